@@ -1,0 +1,287 @@
+//! A batch of records under one checksum, linked to the batch before it.
+//!
+//! ```text
+//! offset  bytes  little-endian
+//!      0      4  payload length
+//!      4      4  number of records
+//!      8      8  number of the first record
+//!     16      8  chain value of the frame before
+//!     24      8  chain value of this frame: XXH3-64 of the payload, seeded with the XXH3-64 of bytes 0-24
+//!     32      4  check of bytes 0-32, so that a length can be trusted before the payload is there
+//!     36      .  records
+//! ```
+//!
+//! The chain value is checksum and history in one pass over the bytes: equal values mean that the whole log up to here is
+//! equal. It guards against error and against mixing histories; against forgery the channel's TLS guards.
+
+use crate::digest::digest64;
+use crate::error::FrameError;
+use crate::record::{self, Context, Record};
+use crate::units::Seq;
+use crate::varint::Reader;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::fmt;
+
+/// Bytes of a frame before its records.
+pub const FRAME_HEADER_BYTES: usize = 36;
+
+/// Largest payload of a frame.
+pub const MAX_FRAME_PAYLOAD: usize = 2 << 20;
+
+/// Most records in a frame. A record takes at least two bytes.
+pub const MAX_FRAME_RECORDS: u32 = 1 << 16;
+
+/// Stands for the whole log up to a frame's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Chain(pub u64);
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Where a log ends: its last record and the chain value there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogEnd {
+    /// Last record.
+    pub seq: Seq,
+    /// Chain value after it.
+    pub chain: Chain,
+}
+
+/// A sealed frame: what the ring keeps, files hold and the channel carries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    first: Seq,
+    count: u32,
+    prev: Chain,
+    chain: Chain,
+    bytes: Bytes,
+}
+
+impl Frame {
+    /// Number of its first record.
+    pub fn first(&self) -> Seq {
+        self.first
+    }
+
+    /// How many records it holds, at least one.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Number of its last record.
+    pub fn last(&self) -> Seq {
+        Seq(self.first.0 + u64::from(self.count) - 1)
+    }
+
+    /// The log's end before this frame.
+    pub fn start(&self) -> LogEnd {
+        LogEnd { seq: Seq(self.first.0 - 1), chain: self.prev }
+    }
+
+    /// The log's end after this frame.
+    pub fn end(&self) -> LogEnd {
+        LogEnd { seq: self.last(), chain: self.chain }
+    }
+
+    /// Header and payload.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The bytes that the frame at the front of `bytes` needs, header included; `None` while the header is not there.
+    ///
+    /// # Errors
+    /// A header that does not match its check, or names more than the limits allow.
+    pub fn length(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
+        let Some(header) = bytes.get(..FRAME_HEADER_BYTES) else { return Ok(None) };
+        Header::parse(header).map(|header| Some(FRAME_HEADER_BYTES + header.payload_len))
+    }
+
+    /// Takes in a frame: exactly one, whole.
+    ///
+    /// # Errors
+    /// When the length is off, the header does not match its check or the payload its chain value.
+    pub fn decode(bytes: Bytes) -> Result<Self, FrameError> {
+        let short = FrameError::Truncated { have: bytes.len(), need: FRAME_HEADER_BYTES };
+        let header = Header::parse(bytes.get(..FRAME_HEADER_BYTES).ok_or(short)?)?;
+        let need = FRAME_HEADER_BYTES + header.payload_len;
+        if bytes.len() < need {
+            return Err(FrameError::Truncated { have: bytes.len(), need });
+        }
+        if bytes.len() > need {
+            return Err(FrameError::TooLong { len: bytes.len(), max: need });
+        }
+        if chain(&bytes[..24], &bytes[FRAME_HEADER_BYTES..]) != header.chain {
+            return Err(FrameError::Payload { first: header.first });
+        }
+        let Header { first, count, prev, chain, .. } = header;
+        Ok(Self { first, count, prev, chain, bytes })
+    }
+
+    /// Decodes its records.
+    ///
+    /// # Errors
+    /// At the first record that does not decode, or when there are more or fewer than the header says.
+    pub fn records(&self) -> Result<Vec<Record>, FrameError> {
+        let mut reader = Reader::new(self.bytes.slice(FRAME_HEADER_BYTES..));
+        let mut context = Context::default();
+        let mut records = Vec::with_capacity(self.count as usize);
+        for n in 0..u64::from(self.count) {
+            let seq = Seq(self.first.0 + n);
+            let record = record::decode(&mut context, &mut reader);
+            records.push(record.map_err(|source| FrameError::Record { seq, source })?);
+        }
+        reader.finish().map_err(|source| FrameError::Record { seq: self.last(), source })?;
+        Ok(records)
+    }
+}
+
+struct Header {
+    payload_len: usize,
+    count: u32,
+    first: Seq,
+    prev: Chain,
+    chain: Chain,
+}
+
+impl Header {
+    fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        if u32_at(32) != header_check(&bytes[..32]) {
+            return Err(FrameError::Header);
+        }
+        let (payload_len, count, first) = (u32_at(0) as usize, u32_at(4), u64_at(8));
+        if payload_len > MAX_FRAME_PAYLOAD {
+            return Err(FrameError::TooLong { len: payload_len, max: MAX_FRAME_PAYLOAD });
+        }
+        let past_end = first.checked_add(u64::from(count)).is_none();
+        if count == 0 || count > MAX_FRAME_RECORDS || first == 0 || past_end {
+            return Err(FrameError::Header);
+        }
+        let (prev, chain) = (Chain(u64_at(16)), Chain(u64_at(24)));
+        Ok(Self { payload_len, count, first: Seq(first), prev, chain })
+    }
+}
+
+fn header_check(header: &[u8]) -> u32 {
+    digest64(0x4654_4652_414d_4531, header) as u32
+}
+
+fn chain(head: &[u8], payload: &[u8]) -> Chain {
+    Chain(digest64(digest64(0, head), payload))
+}
+
+/// The frame that is being filled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FrameBuilder {
+    buf: BytesMut,
+    count: u32,
+    context: Context,
+}
+
+impl FrameBuilder {
+    pub(crate) fn new() -> Self {
+        let mut buf = BytesMut::new();
+        buf.put_bytes(0, FRAME_HEADER_BYTES);
+        Self { buf, count: 0, context: Context::default() }
+    }
+
+    pub(crate) fn push(&mut self, record: &Record) {
+        record::encode(record, &mut self.context, &mut self.buf);
+        self.count += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes so far, header included.
+    pub(crate) fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Closes the frame that continues `start`, and begins the next.
+    pub(crate) fn seal(&mut self, start: LogEnd) -> Frame {
+        assert!(self.count > 0, "an empty frame has no place in a log");
+        let built = std::mem::replace(self, Self::new());
+        let mut buf = built.buf;
+        let (first, prev) = (start.seq.next(), start.chain);
+        let payload_len = buf.len() - FRAME_HEADER_BYTES;
+        assert!(payload_len <= MAX_FRAME_PAYLOAD, "the log seals a frame before it outgrows the limit");
+        buf[0..4].copy_from_slice(&(payload_len as u32).to_le_bytes());
+        buf[4..8].copy_from_slice(&built.count.to_le_bytes());
+        buf[8..16].copy_from_slice(&first.0.to_le_bytes());
+        buf[16..24].copy_from_slice(&prev.0.to_le_bytes());
+        let chain = chain(&buf[..24], &buf[FRAME_HEADER_BYTES..]);
+        buf[24..32].copy_from_slice(&chain.0.to_le_bytes());
+        let check = header_check(&buf[..32]);
+        buf[32..36].copy_from_slice(&check.to_le_bytes());
+        Frame { first, count: built.count, prev, chain, bytes: buf.freeze() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::history;
+    use proptest::prelude::*;
+
+    fn seal(records: &[Record], start: LogEnd) -> Frame {
+        let mut builder = FrameBuilder::new();
+        records.iter().for_each(|record| builder.push(record));
+        builder.seal(start)
+    }
+
+    fn a_history() -> impl Strategy<Value = Vec<Record>> {
+        history(20).prop_filter("a frame holds at least one record", |records| !records.is_empty())
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back(records in a_history(), seq in 0u64..1 << 60, prev: u64) {
+            let start = LogEnd { seq: Seq(seq), chain: Chain(prev) };
+            let frame = seal(&records, start);
+            let again = Frame::decode(frame.bytes().clone()).unwrap();
+            prop_assert_eq!(&again, &frame);
+            prop_assert_eq!(again.start(), start);
+            prop_assert_eq!(again.records().unwrap(), records);
+        }
+
+        #[test]
+        fn any_flipped_bit_is_noticed(records in a_history(), at: proptest::sample::Index, bit in 0u8..8) {
+            let mut bytes = seal(&records, LogEnd::default()).bytes().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(Frame::decode(Bytes::from(bytes)).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Frame::decode(Bytes::from(bytes)).is_err());
+        }
+
+        #[test]
+        fn a_frame_cut_anywhere_says_how_much_it_needs(records in a_history(), at: proptest::sample::Index) {
+            let whole = seal(&records, LogEnd::default()).bytes().clone();
+            let have = at.index(whole.len());
+            let is_truncated = matches!(Frame::decode(whole.slice(..have)), Err(FrameError::Truncated { have: h, .. }) if h == have);
+            prop_assert!(is_truncated);
+        }
+    }
+
+    #[test]
+    fn the_chain_depends_on_what_came_before() {
+        let record = Record { point: Default::default(), event: crate::record::Event::Reset };
+        let here = seal(std::slice::from_ref(&record), LogEnd::default());
+        let there = seal(&[record], LogEnd { seq: Seq(0), chain: Chain(1) });
+        assert_ne!(here.end().chain, there.end().chain);
+    }
+}

@@ -1,0 +1,3 @@
+//! Measurements behind `ft bench`: one module for each subject.
+
+pub(crate) mod channel;
