@@ -1,6 +1,7 @@
 //! The `ft` command.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 
 use std::process::ExitCode;

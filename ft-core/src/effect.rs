@@ -62,8 +62,8 @@ pub struct Effect {
 /// An effect with its place in the machine's history.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Numbered {
-    /// Its number: backends that can, drop one they have already seen. [`EffectSeq`]`(0)` is an operation issued again
-    /// by a machine that has just gone live (R7): its [`OpId`] identifies it.
+    /// Its number: backends that can, drop one they have already seen. [`EffectSeq`]`(0)` is an operation that its [`OpId`]
+    /// identifies: a query, or one issued again by a machine that has just gone live (R7).
     pub seq: EffectSeq,
     /// The effect.
     pub effect: Effect,

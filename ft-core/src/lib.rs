@@ -14,3 +14,21 @@ mod varint;
 
 pub use point::{Point, PointCheck};
 pub use record::{Event, Record};
+pub mod arbiter;
+pub mod config;
+mod detector;
+pub mod executor;
+pub mod gate;
+pub mod machine;
+pub mod node;
+mod pace;
+mod peer;
+mod planted;
+pub mod primary;
+pub mod replica;
+pub mod secondary;
+mod takeover;
+pub mod transfer;
+
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod ca;
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ struct Cli {
 enum Command {
     /// Make the cluster's certificate authority and host certificates
     Ca(ca::Args),
+    /// Break simulated clusters by the thousand, and check that no rule of the protocol is broken
+    Sim(sim::Args),
     /// Measure this build on this machine
     Bench(bench::Args),
 }
@@ -25,6 +28,7 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ca(args) => ca::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Bench(args) => bench::run(args),
     };
     match result {

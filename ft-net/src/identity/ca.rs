@@ -6,8 +6,8 @@ use super::certificate::CertificateSummary;
 use super::files::{self, NewFile};
 use super::{CA_CERTIFICATE, CA_KEY, HostCredentials, HostName, IdentityError, UtcTime};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -38,8 +38,8 @@ impl fmt::Debug for ClusterCa {
 }
 
 impl ClusterCa {
-    /// Makes a CA in memory, valid from (a little before) `now` for `validity`. Two CAs of one name are two CAs: hosts
-    /// go by the key.
+    /// Makes a CA in memory, valid from (a little before) `now` for `validity`. Two CAs of one name are two
+    /// CAs: hosts go by the key.
     ///
     /// # Errors
     /// If the name is not 1 to 64 letters, digits, spaces, dots, hyphens and underscores, or the validity is
@@ -48,7 +48,7 @@ impl ClusterCa {
         check_cluster_name(cluster_name)?;
         let mut params = params(cluster_name, period(validity, now)?)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = new_key()?;
         let certificate = params.self_signed(&key).map_err(crypto("sign the CA's certificate"))?;
         Self::from_parts(certificate.der(), certificate.pem(), key, Path::new(CA_CERTIFICATE))
@@ -72,15 +72,9 @@ impl ClusterCa {
     /// If there is something in the directory already; it is left as it is.
     pub fn write(&self, dir: &Path) -> Result<(), IdentityError> {
         let key_pem = self.issuer.key().serialize_pem();
-        let files = [NewFile::public(CA_CERTIFICATE, &self.certificate_pem), NewFile::private(CA_KEY, &key_pem)];
-        files::create_dir(dir, &files, || IdentityError::Occupied {
-            dir: dir.to_owned(),
-            holds: match CertificateSummary::read(&dir.join(CA_CERTIFICATE)).as_deref() {
-                Ok([there, ..]) => format!("the CA `{}`", there.subject),
-                _ => "files".to_owned(),
-            },
-            todo: "use the CA that is there, or name another directory",
-        })
+        let files =
+            [NewFile::public(CA_CERTIFICATE, &self.certificate_pem), NewFile::private(CA_KEY, &key_pem)];
+        files::create_dir(dir, &files, || occupied(dir))
     }
 
     /// Opens a CA that [`init`](Self::init) made.
@@ -89,7 +83,8 @@ impl ClusterCa {
     /// If a file is missing or damaged, the key does not belong to the certificate, or others than the key
     /// file's owner can get at it.
     pub fn open(dir: &Path) -> Result<Self, IdentityError> {
-        let todo = format!("put back a copy of it, or make a new CA with `ft ca init --dir {}`", dir.display());
+        let todo =
+            format!("put back a copy of it, or make a new CA with `ft ca init --dir {}`", dir.display());
         let (certificate_path, key_path) = (dir.join(CA_CERTIFICATE), dir.join(CA_KEY));
         let pem = files::read_public(&certificate_path, &todo)?;
         let der = files::certificate(&certificate_path, &pem, &todo)?;
@@ -145,7 +140,7 @@ impl ClusterCa {
         now: SystemTime,
     ) -> Result<HostCredentials, IdentityError> {
         let period = period(validity, now)?;
-        self.check_outlives(host, UtcTime::from_unix_secs(period.1.unix_timestamp()), now)?;
+        self.check_within_ca(host, UtcTime::from_unix_secs(period.1.unix_timestamp()), now)?;
         let key = new_key()?;
         let certificate = self.sign_host(host, period, &key)?;
         Ok(HostCredentials {
@@ -158,18 +153,24 @@ impl ClusterCa {
     }
 
     /// A host both calls and is called, hence both uses.
-    fn sign_host(&self, host: &HostName, period: Period, key: &KeyPair) -> Result<Certificate, IdentityError> {
+    fn sign_host(
+        &self,
+        host: &HostName,
+        period: Period,
+        key: &KeyPair,
+    ) -> Result<Certificate, IdentityError> {
         let mut params = params(host.as_str(), period)?;
         let name = host.as_str().try_into().map_err(crypto("name the host"))?;
         params.subject_alt_names = vec![SanType::DnsName(name)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.signed_by(key, &self.issuer).map_err(crypto("sign the host's certificate"))
     }
 
-    fn check_outlives(&self, host: &HostName, until: UtcTime, now: SystemTime) -> Result<(), IdentityError> {
+    fn check_within_ca(&self, host: &HostName, until: UtcTime, now: SystemTime) -> Result<(), IdentityError> {
         let ca_until = self.summary.not_after;
         if until <= ca_until {
             return Ok(());
@@ -181,6 +182,14 @@ impl ClusterCa {
         let ca = self.summary.subject.clone();
         Err(IdentityError::OutlivesCa { host: host.clone(), until, ca, ca_until, todo })
     }
+}
+
+fn occupied(dir: &Path) -> IdentityError {
+    let (holds, todo) = match CertificateSummary::read(&dir.join(CA_CERTIFICATE)).as_deref() {
+        Ok([there, ..]) => (format!("the CA `{}`", there.subject), "use that CA, or name another directory"),
+        _ => ("something else".to_owned(), "name another directory"),
+    };
+    IdentityError::Occupied { dir: dir.to_owned(), holds, todo }
 }
 
 /// Start and end of a validity.

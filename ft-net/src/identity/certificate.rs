@@ -1,5 +1,5 @@
-//! What a certificate says, for people and for the sentences of refusals. It decides nothing: whether a certificate
-//! is good is for `trust.rs`.
+//! What a certificate says, for people and for the sentences of refusals. It decides nothing: whether a
+//! certificate is good is for `trust.rs`.
 
 use super::files;
 use super::{HostName, IdentityError, RefusedCertificate, UtcTime};
@@ -10,8 +10,8 @@ use x509_parser::prelude::*;
 
 /// What a certificate says. Nothing of it is proven: anybody can write a certificate.
 ///
-/// Text out of a certificate has its control characters escaped and is cut at 64 characters, so it can be printed
-/// and logged.
+/// Text out of a certificate has its control characters escaped and is cut at 64 characters, so it can be
+/// printed and logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateSummary {
     /// Whose it is: the common name; the whole distinguished name if there is none.
@@ -63,7 +63,8 @@ impl CertificateSummary {
 
     /// Reads a certificate, or says what is wrong with it.
     pub(super) fn of(der: &CertificateDer<'_>) -> Result<Self, String> {
-        let (rest, x509) = parse_x509_certificate(der).map_err(|error| format!("not an X.509 certificate: {error}"))?;
+        let (rest, x509) =
+            parse_x509_certificate(der).map_err(|error| format!("not an X.509 certificate: {error}"))?;
         if !rest.is_empty() {
             return Err(format!("{} bytes follow the certificate", rest.len()));
         }
@@ -162,7 +163,8 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 fn dns_names(x509: &X509Certificate<'_>) -> Result<Vec<String>, String> {
-    let names = x509.subject_alternative_name().map_err(|error| format!("its host names cannot be read: {error}"))?;
+    let names =
+        x509.subject_alternative_name().map_err(|error| format!("its host names cannot be read: {error}"))?;
     let Some(names) = names else { return Ok(Vec::new()) };
     let dns = names.value.general_names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(printable(name)),
@@ -210,7 +212,8 @@ mod tests {
 
     #[test]
     fn both_ends_of_the_validity_belong_to_it() {
-        let at = |secs| summary(&[]).validity_at(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(secs));
+        let at =
+            |secs| summary(&[]).validity_at(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(secs));
         assert_eq!(at(99), ValidityAt::NotYet);
         assert_eq!(at(100), ValidityAt::Valid);
         assert_eq!(at(200), ValidityAt::Valid);

@@ -18,7 +18,10 @@ pub struct HostCredentials {
 impl fmt::Debug for HostCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, not_after, .. } = self;
-        f.debug_struct("HostCredentials").field("host", host).field("not_after", not_after).finish_non_exhaustive()
+        f.debug_struct("HostCredentials")
+            .field("host", host)
+            .field("not_after", not_after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,10 +50,12 @@ impl HostCredentials {
         ];
         files::create_dir(dir, &files, || IdentityError::Occupied {
             dir: dir.to_owned(),
-            holds: match dir.join(HOST_CERTIFICATE).exists() {
-                true => "a host's certificate".to_owned(),
-                false => "files".to_owned(),
-            },
+            holds: if dir.join(HOST_CERTIFICATE).exists() {
+                "a host's certificate"
+            } else {
+                "something else"
+            }
+            .to_owned(),
             todo: "move it away, or name another directory",
         })
     }

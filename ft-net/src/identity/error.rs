@@ -19,8 +19,8 @@ pub enum IdentityError {
     },
     /// Text that is not the name of a cluster.
     #[error(
-        "cluster name {given:?} is refused: use 1 to 64 letters, digits, spaces, dots, hyphens and underscores, \
-         starting with a letter or digit"
+        "cluster name {given:?} is refused: use 1 to 64 letters, digits, spaces, dots, hyphens and \
+         underscores, starting with a letter or digit"
     )]
     ClusterName {
         /// The text, at most its first 80 characters.
@@ -33,7 +33,10 @@ pub enum IdentityError {
         days: u64,
     },
     /// A host certificate that would outlive its CA: it would be of no use after the CA's end.
-    #[error("a certificate for {host} valid until {until} would outlive the CA `{ca}`, which ends {ca_until}; {todo}")]
+    #[error(
+        "a certificate for {host} valid until {until} would outlive the CA `{ca}`, which ends {ca_until}; \
+         {todo}"
+    )]
     OutlivesCa {
         /// The host it was for.
         host: HostName,
@@ -110,7 +113,10 @@ pub enum IdentityError {
         todo: String,
     },
     /// A file that should hold a CA's certificate holds another one.
-    #[error("{} is the certificate of {subject}, which is not a CA; put the cluster's ca.crt there", path.display())]
+    #[error(
+        "{} is the certificate of {subject}, which is not a CA; put the cluster's ca.crt there",
+        path.display()
+    )]
     NotCa {
         /// The file.
         path: PathBuf,

@@ -1,10 +1,9 @@
 //! From what TLS, TCP and QUIC report to a sentence about certificates.
 //!
-//! The side that refuses knows the reason exactly. The side that is refused gets the same sentence over QUIC, as the
-//! reason of the close; over TCP it gets one number, the TLS alert (RFC 8446 section 6.2), and the best it can do is
-//! look at its own certificate again.
+//! The side that refuses knows the reason exactly. The side that is refused gets the same sentence over QUIC,
+//! as the reason of the close; over TCP it gets one number, the TLS alert (RFC 8446 section 6.2), and the
+//! best it can do is look at its own certificate again.
 
-use super::certificate::printable;
 use super::{HostName, Identity, RefusedCertificate, ValidityAt};
 use rustls::{AlertDescription, Error};
 use std::fmt;
@@ -49,9 +48,6 @@ pub enum PeerRefused {
     },
 }
 
-/// How rustls begins the text of [`Error::InvalidCertificate`]; over QUIC the text is all there is.
-const INVALID_CERTIFICATE: &str = "invalid peer certificate: ";
-
 /// QUIC reports a TLS alert as this plus the alert's number (RFC 9001 section 4.8).
 const QUIC_CRYPTO_ERROR: u64 = 0x100;
 
@@ -62,24 +58,35 @@ impl Identity {
         match error {
             Error::InvalidCertificate(fault) => {
                 let refused = RefusedCertificate::of(error).map(ToString::to_string);
-                Some(PeerRefused::TheirCertificate { peer, why: refused.unwrap_or_else(|| fault.to_string()) })
+                Some(PeerRefused::TheirCertificate {
+                    peer,
+                    why: refused.unwrap_or_else(|| fault.to_string()),
+                })
             }
             Error::NoCertificatesPresented => Some(PeerRefused::TheyPresentedNone { peer }),
-            Error::PeerIncompatible(what) => Some(PeerRefused::NoCommonTls { peer, why: format!("{what:?}") }),
+            Error::PeerIncompatible(what) => {
+                Some(PeerRefused::NoCommonTls { peer, why: format!("{what:?}") })
+            }
             Error::AlertReceived(alert) => self.explain_alert(peer, *alert, now),
             _ => None,
         }
     }
 
-    /// Explains an error of a TLS connection over TCP (tokio-rustls) with `peer`, if it is about who the two ends are.
-    pub fn explain_io(&self, peer: impl fmt::Display, error: &io::Error, now: SystemTime) -> Option<PeerRefused> {
+    /// Explains an error of a TLS connection over TCP (tokio-rustls) with `peer`, if it is about who the two
+    /// ends are.
+    pub fn explain_io(
+        &self,
+        peer: impl fmt::Display,
+        error: &io::Error,
+        now: SystemTime,
+    ) -> Option<PeerRefused> {
         self.explain(peer, error.get_ref()?.downcast_ref()?, now)
     }
 
     /// Explains the end of a QUIC connection with `peer`, if it is about who the two ends are.
     ///
-    /// A client finishes its handshake before the server judges its certificate: the refusal can come as the reason
-    /// why an established connection ended.
+    /// A client finishes its handshake before the server judges its certificate: the refusal can come as the
+    /// reason why an established connection ended.
     pub fn explain_quic(
         &self,
         peer: impl fmt::Display,
@@ -90,7 +97,7 @@ impl Identity {
         match error {
             quinn::ConnectionError::TransportError(ours) => {
                 let alert = quic_alert(ours.code)?;
-                match ours.reason.strip_prefix(INVALID_CERTIFICATE) {
+                match sentence(&ours.reason) {
                     Some(why) => Some(PeerRefused::TheirCertificate { peer, why: why.to_owned() }),
                     None if alert == AlertDescription::CertificateRequired => {
                         Some(PeerRefused::TheyPresentedNone { peer })
@@ -101,7 +108,7 @@ impl Identity {
             quinn::ConnectionError::ConnectionClosed(theirs) => {
                 let alert = quic_alert(theirs.error_code)?;
                 let text = String::from_utf8_lossy(&theirs.reason);
-                match text.strip_prefix(INVALID_CERTIFICATE) {
+                match sentence(&text) {
                     Some(why) => Some(self.ours_refused(peer, foreign(why))),
                     None => self.explain_alert(peer, alert, now),
                 }
@@ -136,7 +143,9 @@ impl Identity {
 fn alert_reason(alert: AlertDescription) -> Option<&'static str> {
     use AlertDescription as A;
     Some(match alert {
-        A::CertificateExpired => "expired or not yet valid by the clock there; compare the clocks of both hosts",
+        A::CertificateExpired => {
+            "expired or not yet valid by the clock there; compare the clocks of both hosts"
+        }
         A::UnknownCA => "issued by a CA that is not trusted there; compare both hosts with `ft ca show`",
         A::CertificateRequired => "none was presented",
         A::CertificateRevoked => "revoked",
@@ -145,7 +154,7 @@ fn alert_reason(alert: AlertDescription) -> Option<&'static str> {
         A::DecryptError => "its signature or the proof of its key is wrong",
         A::BadCertificate => "damaged, or for another host name",
         A::CertificateUnknown => {
-            "issued by another CA, for another host name, expired by the clock there, or its host not allowed there"
+            "of another CA, for another host name, expired by the clock there, or its host is not allowed there"
         }
         _ => return None,
     })
@@ -156,7 +165,52 @@ fn quic_alert(code: quinn::TransportErrorCode) -> Option<AlertDescription> {
     u8::try_from(number).ok().map(AlertDescription::from)
 }
 
-/// What a peer wrote, cut and escaped: it may be anybody.
+/// The sentence of a [`RefusedCertificate`], or what else rustls says, in its text for
+/// [`Error::InvalidCertificate`]. Over QUIC this text is all there is.
+fn sentence(text: &str) -> Option<&str> {
+    let fault = text.strip_prefix("invalid peer certificate: ")?;
+    let wrapped = fault.strip_prefix("Other(OtherError(").and_then(|rest| rest.strip_suffix("))"));
+    Some(wrapped.unwrap_or(fault))
+}
+
+/// What a peer wrote, cut and cleaned: it may be anybody, and this goes to a terminal and to a log.
 fn foreign(text: &str) -> String {
-    todo!("{text} {}", printable(text))
+    let clean = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    text.chars().take(600).map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_wrote_cannot_drive_a_terminal_or_fill_a_log() {
+        assert_eq!(foreign("expired\u{1b}[2J\n\u{202e}x"), "expired?[2J??x");
+        assert_eq!(foreign(&"x".repeat(5000)).len(), 600);
+    }
+
+    #[test]
+    fn the_sentence_is_found_in_the_text_of_rustls() {
+        let refused = RefusedCertificate::unreadable("it is (too) short".to_owned());
+        let error = Error::from(refused.clone());
+        assert_eq!(sentence(&error.to_string()), Some(refused.to_string().as_str()));
+        let plain = Error::from(rustls::CertificateError::BadEncoding);
+        assert_eq!(sentence(&plain.to_string()), Some("BadEncoding"));
+        assert_eq!(sentence("the peer is tired"), None);
+    }
+
+    #[test]
+    fn quic_codes_outside_of_tls_are_not_alerts() {
+        assert_eq!(
+            quic_alert(quinn::TransportErrorCode::crypto(45)),
+            Some(AlertDescription::CertificateExpired)
+        );
+        assert_eq!(quic_alert(quinn::TransportErrorCode::PROTOCOL_VIOLATION), None);
+    }
+
+    #[test]
+    fn alerts_that_are_not_about_certificates_stay_unexplained() {
+        assert_eq!(alert_reason(AlertDescription::CloseNotify), None);
+        assert_eq!(alert_reason(AlertDescription::InternalError), None);
+    }
 }

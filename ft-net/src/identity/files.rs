@@ -1,8 +1,9 @@
 //! Certificates and keys as files: read with care for modes, written whole or not at all.
 //!
-//! Invariant: `create_dir` either makes the whole directory or changes nothing, also when the host crashes in the
-//! middle: the files are made in a directory beside it and one `rename` puts that in place. A crash can leave the
-//! other directory behind, under a name that starts with a dot; it is of no use to anybody and can be deleted.
+//! Invariant: `create_dir` either makes the whole directory or changes nothing, also when the host crashes in
+//! the middle: the files are made in a directory beside it and one `rename` puts that in place. A crash can
+//! leave the other directory behind, under a name that starts with a dot; it is of no use to anybody and can
+//! be deleted.
 
 use super::{IdentityError, provider};
 use rustls_pki_types::pem::{self, PemObject};
@@ -32,8 +33,8 @@ impl<'a> NewFile<'a> {
     }
 }
 
-/// Makes `dir` (mode 0700) with these files in it. An empty directory in its place is replaced; anything else is
-/// left as it is, and `occupied` makes the error.
+/// Makes `dir` (mode 0700) with these files in it. An empty directory in its place is replaced; anything else
+/// is left as it is, and `occupied` makes the error.
 pub(super) fn create_dir(
     dir: &Path,
     files: &[NewFile<'_>],
@@ -78,7 +79,8 @@ fn staging_place(dir: &Path) -> Result<(PathBuf, PathBuf), IdentityError> {
 }
 
 fn fill(staging: &Path, files: &[NewFile<'_>]) -> Result<(), IdentityError> {
-    DirBuilder::new().mode(0o700).create(staging).map_err(io_error("create", staging))?;
+    let parent = staging.parent().unwrap_or(staging);
+    DirBuilder::new().mode(0o700).create(staging).map_err(io_error("create a directory in", parent))?;
     for file in files {
         let path = staging.join(file.name);
         write_new(&path, file).map_err(io_error("write", &path))?;
@@ -161,24 +163,37 @@ pub(super) fn certificates(
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
-        Ok(none) if none.is_empty() => Err(damaged(path, pem_fault(pem, "certificate", &pem::Error::NoItemsFound), todo)),
+        Ok(none) if none.is_empty() => {
+            Err(damaged(path, pem_fault(pem, "certificate", &pem::Error::NoItemsFound), todo))
+        }
         Ok(some) => Ok(some),
         Err(error) => Err(damaged(path, pem_fault(pem, "certificate", &error), todo)),
     }
 }
 
 /// The one certificate in a PEM file.
-pub(super) fn certificate(path: &Path, pem: &[u8], todo: &str) -> Result<CertificateDer<'static>, IdentityError> {
+pub(super) fn certificate(
+    path: &Path,
+    pem: &[u8],
+    todo: &str,
+) -> Result<CertificateDer<'static>, IdentityError> {
     let mut all = certificates(path, pem, todo)?;
     match (all.pop(), all.len()) {
         (Some(only), 0) => Ok(only),
-        (_, others) => Err(damaged(path, format!("it holds {} certificates instead of one", others + 1), todo)),
+        (_, others) => {
+            Err(damaged(path, format!("it holds {} certificates instead of one", others + 1), todo))
+        }
     }
 }
 
 /// The private key in a PEM file.
-pub(super) fn private_key(path: &Path, pem: &[u8], todo: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| damaged(path, pem_fault(pem, "private key", &error), todo))
+pub(super) fn private_key(
+    path: &Path,
+    pem: &[u8],
+    todo: &str,
+) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|error| damaged(path, pem_fault(pem, "private key", &error), todo))
 }
 
 /// What is wrong with a PEM file; never a piece of its contents, which may be a key.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 /// The name of a host of the cluster: the one DNS name in its certificate.
 ///
-/// 1 to 63 characters (a certificate's common name ends at 64): labels of lowercase letters, digits and hyphens,
-/// separated by dots. The last label is not a number, so that no address is ever taken for a name.
+/// 1 to 63 characters (a certificate's common name ends at 64): labels of lowercase letters, digits and
+/// hyphens, separated by dots. The last label is not a number, so that no address is ever taken for a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(String);
 

@@ -1,12 +1,23 @@
-//! The cluster's identities: its certificate authority, the certificates of its hosts, and the TLS configurations
-//! made of them (R12).
+//! The cluster's identities: its certificate authority, the certificates of its hosts, and the TLS
+//! configurations made of them (R12).
 //!
-//! A [`ClusterCa`] issues [`HostCredentials`]; a host loads them as its [`Identity`]; the identity makes the TLS
-//! configurations of every connection, in both directions. What a peer presents is judged against the one CA, and a
-//! refusal says whose certificate, why and what to do next ([`RefusedCertificate`], [`PeerRefused`]).
+//! A [`ClusterCa`] issues [`HostCredentials`]; a host loads them as its [`Identity`]; the identity makes the
+//! TLS configurations of every connection, in both directions. What a peer presents is judged against the one
+//! CA, and a refusal says whose certificate, why and what to do next ([`RefusedCertificate`],
+//! [`PeerRefused`]).
 //!
-//! Invariant: no connection is made without a certificate of the cluster's CA on both sides, over TLS 1.3, with a
-//! full handshake.
+//! ```
+//! use ft_net::identity::{ClusterCa, DAY};
+//! # fn main() -> Result<(), ft_net::identity::IdentityError> {
+//! let ca = ClusterCa::generate("prod", 3650 * DAY, std::time::SystemTime::now())?;
+//! let host_a = ca.issue(&"host-a".parse()?, 365 * DAY)?.identity()?;
+//! let server = host_a.server_config(b"ft/1"); // for quinn or tokio-rustls
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariant: no connection is made without a certificate of the cluster's CA on both sides, over TLS 1.3,
+//! with a full handshake.
 //! Invariant: a private key's file is never readable by others than its owner, and is refused when it is.
 //! Invariant: nothing here overwrites a key or a certificate.
 //!
@@ -35,7 +46,7 @@ pub use refused::{Refusal, RefusedCertificate};
 pub use utc_time::UtcTime;
 
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,8 +84,8 @@ impl Identity {
     ///
     /// # Errors
     /// If a file is missing or damaged; others than its owner can get at `host.key`; the key is not the
-    /// certificate's; or the certificate is one that peers would refuse: not issued by the CA, expired, not yet
-    /// valid, not for one host, not for both calling and being called.
+    /// certificate's; or the certificate is one that peers would refuse: not issued by the CA, expired, not
+    /// yet valid, not for one host, not for both calling and being called.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         Self::load_at(dir, SystemTime::now())
     }
@@ -94,7 +105,11 @@ impl Identity {
     }
 
     /// Puts the three PEM texts together; errors name them as files in `dir`.
-    fn from_pem(dir: &Path, [ca, certificate, key]: [&[u8]; 3], now: SystemTime) -> Result<Self, IdentityError> {
+    fn from_pem(
+        dir: &Path,
+        [ca, certificate, key]: [&[u8]; 3],
+        now: SystemTime,
+    ) -> Result<Self, IdentityError> {
         let [ca_path, certificate_path, key_path] = paths(dir);
         let ca = files::certificate(&ca_path, ca, COPY_AGAIN)?;
         let certificate = files::certificate(&certificate_path, certificate, COPY_AGAIN)?;

@@ -1,7 +1,7 @@
 //! Why a certificate is refused, in one sentence that reads the same on both hosts.
 //!
-//! The sentence travels: rustls keeps it as the source of its error, and over QUIC it also reaches the peer, as the
-//! reason of the close. So it names hosts instead of saying "we" and "they".
+//! The sentence travels: rustls keeps it as the source of its error, and over QUIC it also reaches the peer,
+//! as the reason of the close. So it names hosts instead of saying "we" and "they".
 
 use super::certificate::CertificateSummary;
 use super::{HostName, UtcTime};
@@ -10,9 +10,10 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A certificate that was refused: whose, why, and what to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RefusedCertificate {
-    /// The host that the certificate names. It is the peer's claim; `reason` may well be that it is not proven.
+    /// The host that the certificate names. It is the peer's claim; `reason` may well be that it is not
+    /// proven.
     pub subject: String,
     /// Why it was refused.
     pub reason: Refusal,
@@ -116,12 +117,16 @@ impl RefusedCertificate {
             Err(_) => "`ft ca issue HOST`".to_owned(),
         };
         match &self.reason {
-            Refusal::NotYetValid { .. } => format!("set the clocks of both hosts, or issue a new one with {issue}"),
+            Refusal::NotYetValid { .. } => {
+                format!("set the clocks of both hosts, or issue a new one with {issue}")
+            }
             Refusal::OtherCa { by, .. } => format!("issue one with the CA that {by} has: {issue}"),
             Refusal::WrongHost { expected } => {
                 format!("correct the address of {expected}, or give that host its own certificate")
             }
-            Refusal::NotAllowed { by, .. } => format!("add the host to those that {by} accepts, if it belongs there"),
+            Refusal::NotAllowed { by, .. } => {
+                format!("add the host to those that {by} accepts, if it belongs there")
+            }
             Refusal::KeyNotProven => {
                 format!("put back the host.key that was made with it, or issue a new one with {issue}")
             }
@@ -136,10 +141,19 @@ impl fmt::Display for RefusedCertificate {
     }
 }
 
+/// The sentence as well: rustls prints this form of what is in its own errors, and quinn prints and sends
+/// that.
+impl fmt::Debug for RefusedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl std::error::Error for RefusedCertificate {}
 
-/// Through `Other`, because that variant alone carries our sentence. Its price is that the TLS alert always is
-/// `certificate_unknown`; a peer over TCP finds out more from [`Identity::explain`](super::Identity::explain).
+/// Through `Other`, because that variant alone carries our sentence. Its price is that the TLS alert always
+/// is `certificate_unknown`; a peer over TCP finds out more from
+/// [`Identity::explain`](super::Identity::explain).
 impl From<RefusedCertificate> for rustls::Error {
     fn from(refused: RefusedCertificate) -> Self {
         rustls::CertificateError::Other(rustls::OtherError(Arc::new(refused))).into()
@@ -177,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_name_that_no_host_can_have_is_not_put_into_a_command() {
-        let text = RefusedCertificate { subject: "$(reboot)".to_owned(), reason: Refusal::NotOneHost }.to_string();
+        let text =
+            RefusedCertificate { subject: "$(reboot)".to_owned(), reason: Refusal::NotOneHost }.to_string();
         assert!(text.contains("`ft ca issue HOST`"), "{text}");
     }
 

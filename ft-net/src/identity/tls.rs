@@ -4,7 +4,7 @@
 //! connection proves both identities anew and an expired certificate ends at the next connection.
 
 use super::trust::Trust;
-use super::{HostName, Identity, Refusal, RefusedCertificate, peer_host};
+use super::{HostName, Identity, Refusal, RefusedCertificate};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -14,7 +14,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::collections::BTreeSet;
@@ -34,14 +35,14 @@ pub(super) fn provider() -> CryptoProvider {
 }
 
 impl Identity {
-    /// For a host that accepts connections from every host of the cluster. `alpn` names the protocol spoken inside;
-    /// a peer that wants another one is refused.
+    /// For a host that accepts connections from every host of the cluster. `alpn` names the protocol spoken
+    /// inside; a peer that wants another one is refused.
     pub fn server_config(&self, alpn: &[u8]) -> Arc<ServerConfig> {
         self.server_config_for(alpn, None)
     }
 
-    /// For a host that accepts connections from some hosts only: from those in `allowed`, or with `None` from every
-    /// host of the cluster. An empty set refuses everybody.
+    /// For a host that accepts connections from some hosts only: from those in `allowed`, or with `None` from
+    /// every host of the cluster. An empty set refuses everybody.
     pub fn server_config_for(&self, alpn: &[u8], allowed: Option<BTreeSet<HostName>>) -> Arc<ServerConfig> {
         let verifier = Arc::new(CallersOf { trust: self.trust.clone(), allowed });
         let mut config = ServerConfig::builder_with_provider(self.trust.provider.clone())
@@ -98,7 +99,8 @@ impl CallersOf {
 
 impl ClientCertVerifier for CallersOf {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // No hints: a host has one certificate and presents it in any case, so that we can say what is wrong with it.
+        // No hints: a host has one certificate and presents it in any case, so that we can say what is wrong
+        // with it.
         &[]
     }
 

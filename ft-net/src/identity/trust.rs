@@ -1,11 +1,11 @@
-//! Whom a host trusts: certificates of hosts, issued by the cluster's CA, valid now. webpki judges; this file finds
-//! the words, and adds what webpki does not ask for.
+//! Whom a host trusts: certificates of hosts, issued by the cluster's CA, valid now. webpki judges; this file
+//! finds the words, and adds what webpki does not ask for.
 //!
 //! Invariant: a certificate is accepted only if webpki accepts it *and* it names exactly one host.
 //!
-//! What it does not do: revocation. A host that must not come back is taken off the lists of allowed hosts; its
-//! certificate ends with its validity. The CA's own end is checked when an identity is loaded, not for each peer: a
-//! host's certificate is never issued beyond it.
+//! What it does not do: revocation. A host that must not come back is taken off the lists of allowed hosts;
+//! its certificate ends with its validity. The CA's own end is checked when an identity is loaded, not for
+//! each peer: a host's certificate is never issued beyond it.
 
 use super::certificate::CertificateSummary;
 use super::{HostName, Refusal, RefusedCertificate, UtcTime};
@@ -110,8 +110,8 @@ impl Trust {
         summary.host().ok_or_else(|| refuse(Refusal::NotOneHost))
     }
 
-    /// Why webpki refused. The issuer comes first: what a certificate of another CA says of its validity, say, is
-    /// nobody's concern.
+    /// Why webpki refused. The issuer comes first: what a certificate of another CA says of its validity,
+    /// say, is nobody's concern.
     fn reason(&self, summary: &CertificateSummary, error: Error, now: UnixTime) -> Refusal {
         use CertificateError as E;
         if !summary.names_as_issuer(&self.ca) {

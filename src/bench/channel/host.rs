@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn the_model_is_found_among_the_other_lines() {
-        let info = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 9B14\nmodel name\t: other\n";
+        let info =
+            "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 9B14\nmodel name\t: other\n";
         assert_eq!(cpu_model(info).as_deref(), Some("AMD EPYC 9B14"));
         assert_eq!(cpu_model("processor : 0\n"), None);
     }

@@ -45,9 +45,10 @@ impl Credentials {
     /// TLS 1.3 only; a client without a certificate of the run's CA is refused.
     pub(super) fn server_config(&self) -> Result<Arc<ServerConfig>, Error> {
         let provider = provider();
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots()?.into(), Arc::clone(&provider))
-            .build()
-            .doing("set up the check of client certificates")?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(self.roots()?.into(), Arc::clone(&provider))
+                .build()
+                .doing("set up the check of client certificates")?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .doing("choose TLS 1.3")?

@@ -60,7 +60,8 @@ use std::io::Write;
 /// the run made is gone by then.
 pub(crate) fn run(plan: &Plan, json: bool) -> Result<(), Error> {
     let interrupt = Interrupt::watch()?;
-    let mut out: Box<dyn Write> = if json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
+    let mut out: Box<dyn Write> =
+        if json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
     let mut report = Report::new(host::Machine::read(), plan.clone());
     text::heading(&mut out, &report)?;
     for spec in plan.links() {

@@ -38,8 +38,7 @@ fn end_with_the_coordinator() {
 }
 
 fn carry_out(order: &Order) -> Result<Sample, Error> {
-    let ready: &mut dyn FnMut(SocketAddr) -> Result<(), Error> =
-        &mut |address| say(&Line::Ready { address });
+    let ready: &mut dyn FnMut(SocketAddr) -> Result<(), Error> = &mut |address| say(&Line::Ready { address });
     let job: &Job = &order.job;
     let not_built = || Error::NotBuilt(order.work.title().to_owned());
     match order.work {

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// How often a wait looks up to see whether it was interrupted.
@@ -20,6 +20,8 @@ pub(super) struct Duo<'a> {
     title: &'static str,
     interrupt: &'a Interrupt,
     children: Vec<(Side, Child)>,
+    /// The sides that have said `Done`; only they may end.
+    finished: Vec<Side>,
     said: Receiver<(Side, Event)>,
     say: Sender<(Side, Event)>,
 }
@@ -34,7 +36,7 @@ impl<'a> Duo<'a> {
     /// No process yet. `title` names what they will measure.
     pub(super) fn new(title: &'static str, interrupt: &'a Interrupt) -> Self {
         let (say, said) = channel();
-        Self { title, interrupt, children: Vec::new(), said, say }
+        Self { title, interrupt, children: Vec::new(), finished: Vec::new(), said, say }
     }
 
     /// Starts this very program as a peer, inside `namespace` if there is one, and gives it its order.
@@ -65,38 +67,43 @@ impl<'a> Duo<'a> {
     pub(super) fn done(&mut self, deadline: Deadline) -> Result<(Sample, Sample), Error> {
         let (mut serve, mut drive) = (None, None);
         loop {
-            let missing = if drive.is_none() { Side::Drive } else { Side::Serve };
-            if let (side, Line::Done(sample)) = self.next(deadline, missing)? {
+            if let (Some(serve), Some(drive)) = (&serve, &drive) {
+                return Ok((Sample::clone(serve), Sample::clone(drive)));
+            }
+            let waiting_for = if drive.is_none() { Side::Drive } else { Side::Serve };
+            if let (side, Line::Done(sample)) = self.next(deadline, waiting_for)? {
+                self.finished.push(side);
                 match side {
                     Side::Serve => serve = Some(sample),
                     Side::Drive => drive = Some(sample),
                 }
             }
-            if let (Some(serve), Some(drive)) = (&serve, &drive) {
-                return Ok((serve.clone(), drive.clone()));
+        }
+    }
+
+    /// The next line of either peer.
+    fn next(&mut self, deadline: Deadline, waiting_for: Side) -> Result<(Side, Line), Error> {
+        loop {
+            self.interrupt.check()?;
+            match self.said.recv_timeout(LOOK_UP) {
+                Ok((side, Event::Said(line))) => return self.accept(side, line),
+                Ok((side, Event::Garbled(said))) => {
+                    return Err(Error::PeerFailed { who: self.who(side), said });
+                }
+                Ok((side, Event::Ended)) if !self.finished.contains(&side) => return Err(self.death(side)),
+                Ok((_, Event::Ended)) => {}
+                Err(_) if deadline.passed() => {
+                    return Err(Error::PeerSilent { who: self.who(waiting_for), seconds: deadline.seconds });
+                }
+                Err(_) => {}
             }
         }
     }
 
-    /// The next line of either peer. A peer may end once it has said `Done`, but not before.
-    fn next(&mut self, deadline: Deadline, missing: Side) -> Result<(Side, Line), Error> {
-        loop {
-            self.interrupt.check()?;
-            match self.said.recv_timeout(LOOK_UP) {
-                Ok((side, Event::Said(Line::Failed { error }))) => {
-                    return Err(Error::PeerFailed { who: self.who(side), said: error });
-                }
-                Ok((side, Event::Garbled(said))) => {
-                    return Err(Error::PeerFailed { who: self.who(side), said });
-                }
-                Ok((side, Event::Said(line))) => return Ok((side, line)),
-                Ok((side, Event::Ended)) if side == missing => return Err(self.death(side)),
-                Ok((_, Event::Ended)) => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) if deadline.passed() => {
-                    return Err(Error::PeerSilent { who: self.who(missing), seconds: deadline.seconds });
-                }
-                Err(_) => {}
-            }
+    fn accept(&self, side: Side, line: Line) -> Result<(Side, Line), Error> {
+        match line {
+            Line::Failed { error } => Err(Error::PeerFailed { who: self.who(side), said: error }),
+            line => Ok((side, line)),
         }
     }
 

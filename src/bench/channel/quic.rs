@@ -170,7 +170,8 @@ async fn accept(job: &Job, ready: Ready<'_>) -> Result<(Endpoint, Connection, Bu
 
 async fn connect(job: &Job) -> Result<(Endpoint, Connection, Buffers), Error> {
     let (endpoint, buffers) = client(job)?;
-    let connecting = endpoint.connect(job.address, SERVER_NAME).doing(format!("connect to {}", job.address))?;
+    let connecting =
+        endpoint.connect(job.address, SERVER_NAME).doing(format!("connect to {}", job.address))?;
     let connection = connecting.await.doing("shake hands over QUIC")?;
     Ok((endpoint, connection, buffers))
 }

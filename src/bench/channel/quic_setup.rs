@@ -8,7 +8,9 @@ use super::order::{Buffers, Job};
 use super::plan::Tuning;
 use super::socket;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::runtime::Runtime;

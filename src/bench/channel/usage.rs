@@ -38,7 +38,8 @@ impl Meter {
 /// User and system time of this process so far; 0 where the kernel does not say.
 fn process_cpu_seconds() -> f64 {
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 /// Seconds summed over all cores since boot.
@@ -57,7 +58,8 @@ impl CpuTimes {
     /// The first line of /proc/stat: user nice system idle iowait irq softirq steal (guest time is in user already).
     fn parse(stat: &str) -> Option<Self> {
         let fields = stat.lines().next()?.strip_prefix("cpu ")?;
-        let ticks: Vec<f64> = fields.split_whitespace().take(8).filter_map(|field| field.parse().ok()).collect();
+        let ticks: Vec<f64> =
+            fields.split_whitespace().take(8).filter_map(|field| field.parse().ok()).collect();
         let idle = ticks.get(3)? + ticks.get(4)?;
         let busy = ticks.iter().sum::<f64>() - idle;
         Some(Self { busy: busy / TICKS_PER_SECOND, idle: idle / TICKS_PER_SECOND })

@@ -1,0 +1,564 @@
+//! The following side: takes in state and log, and takes over when the primary is gone.
+//!
+//! Invariant: what is acknowledged is in memory, whole, decoded and chained to all before it. From the moment this side
+//! wins a term and means to use it, it acknowledges nothing more.
+
+use crate::arbiter::ClaimOutcome;
+use crate::detector::Detector;
+use crate::digest::StateDigest;
+use crate::effect::Numbered;
+use crate::error::{FrameError, HaltReason};
+use crate::frame::{Frame, LogEnd};
+use crate::gate::Gate;
+use crate::log::{Accepted, LogReader};
+use crate::message::{Ack, Envelope, Hello, Message, Profile, Refusal};
+use crate::record::{Event, Record};
+use crate::replica::{Identity, Notice, Outbox};
+use crate::takeover::{Claims, Verdict};
+use crate::transfer::{Chunk, Incoming, StateHead};
+use crate::units::{EffectSeq, HostId, Instant, Seq, Session, Term};
+use std::collections::VecDeque;
+
+/// The following side of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Secondary {
+    identity: Identity,
+    primary: HostId,
+    session: Session,
+    claims: Claims,
+    phase: Phase,
+    detector: Detector,
+    /// Latest of the primary's times that has arrived.
+    echo: Instant,
+    /// Effects up to here are known to have left.
+    released: EffectSeq,
+    /// This side owns terms up to here and will not be live in them.
+    renounced: Term,
+    next_send: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// Has said hello.
+    Greeting,
+    /// The state is coming in.
+    Receiving(Arrivals),
+    /// All of the state is here; the machine is taking it in.
+    Restoring(Copy, Arrivals),
+    /// Follows the log.
+    Following(Copy),
+    /// Owns the next term, and applies what it holds (R7).
+    Promoting(Copy),
+}
+
+/// Pieces of state: those that are missing, and those that are for the machine to take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Arrivals {
+    incoming: Incoming,
+    ready: VecDeque<Chunk>,
+}
+
+/// A whole copy of the machine, as of the last applied record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Copy {
+    head: StateHead,
+    reader: LogReader,
+    backlog: VecDeque<(Record, usize)>,
+    backlog_bytes: usize,
+    applied: Seq,
+    verified: Seq,
+    covered: EffectSeq,
+    withheld: Gate,
+    /// From which record on the primary holds effects for us.
+    protect: Option<Seq>,
+    gap: bool,
+    ack_due: bool,
+}
+
+/// What a secondary is doing, for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Progress {
+    /// Waits to be accepted.
+    Greeting,
+    /// Receives the state.
+    Receiving,
+    /// Follows the log.
+    Following {
+        /// Whether it may claim the next term.
+        eligible: bool,
+    },
+    /// Is about to go live.
+    Promoting,
+}
+
+impl Secondary {
+    pub(crate) fn join(
+        now: Instant,
+        identity: Identity,
+        primary: HostId,
+        session: Session,
+        out: &mut Outbox,
+    ) -> Self {
+        let config = &identity.config;
+        let mut secondary = Self {
+            primary,
+            session,
+            claims: Claims::new(Term(0), config.claim_retry, config.silence),
+            phase: Phase::Greeting,
+            detector: Detector::new(now, config.silence, config.heartbeat),
+            echo: Instant(0),
+            released: EffectSeq(0),
+            renounced: Term(0),
+            next_send: now,
+            identity,
+        };
+        secondary.speak(now, out);
+        secondary
+    }
+
+    /// Its term: the primary's, as far as it knows.
+    pub fn term(&self) -> Term {
+        self.claims.term()
+    }
+
+    /// Who it is and how it works.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where its primary is.
+    pub fn primary(&self) -> HostId {
+        self.primary
+    }
+
+    /// The session with its primary.
+    pub fn session(&self) -> Session {
+        self.session
+    }
+
+    /// What it is doing.
+    pub fn progress(&self) -> Progress {
+        match &self.phase {
+            Phase::Greeting => Progress::Greeting,
+            Phase::Receiving(..) | Phase::Restoring(..) => Progress::Receiving,
+            Phase::Following(copy) => Progress::Following { eligible: copy.is_eligible() },
+            Phase::Promoting(_) => Progress::Promoting,
+        }
+    }
+
+    /// Last record that it holds.
+    pub fn held(&self) -> Seq {
+        self.copy().map_or(Seq(0), |copy| copy.reader.end().seq)
+    }
+
+    /// Last record that its machine has applied.
+    pub fn applied(&self) -> Seq {
+        self.copy().map_or(Seq(0), |copy| copy.applied)
+    }
+
+    /// Effects up to here follow from the records that it holds: it will emit them again if it goes live.
+    pub fn covered(&self) -> EffectSeq {
+        self.copy().map_or(EffectSeq(0), |copy| copy.covered)
+    }
+
+    /// Bytes of log that wait to be applied.
+    pub fn backlog_bytes(&self) -> usize {
+        self.copy().map_or(0, |copy| copy.backlog_bytes)
+    }
+
+    /// Bytes of effects that are withheld.
+    pub fn withheld_bytes(&self) -> usize {
+        self.copy().map_or(0, |copy| copy.withheld.bytes())
+    }
+
+    /// The next piece of state for the machine. After the last, which has a head, call [`Secondary::restored`].
+    pub fn next_chunk(&mut self) -> Option<Chunk> {
+        match &mut self.phase {
+            Phase::Receiving(arrivals) | Phase::Restoring(_, arrivals) => arrivals.ready.pop_front(),
+            _ => None,
+        }
+    }
+
+    /// The machine has taken in the last piece, and now has this digest.
+    ///
+    /// # Errors
+    /// When it is not the primary's: the replica is over.
+    pub fn restored(
+        &mut self,
+        now: Instant,
+        digest: StateDigest,
+        out: &mut Outbox,
+    ) -> Result<(), HaltReason> {
+        match std::mem::replace(&mut self.phase, Phase::Greeting) {
+            Phase::Restoring(copy, _) if copy.head.digest != digest => {
+                let reason = HaltReason::Transfer { expected: copy.head.digest.0, actual: digest.0 };
+                self.phase = Phase::Following(copy);
+                Err(reason)
+            }
+            Phase::Restoring(copy, _) => {
+                out.notice(Notice::Following(self.primary));
+                self.phase = Phase::Following(copy);
+                self.acknowledge(now, out);
+                Ok(())
+            }
+            other => {
+                self.phase = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// The next record for the machine to run to and apply. Stays the next until [`Secondary::applied_next`].
+    pub fn next_record(&self) -> Option<(Seq, &Record)> {
+        match &self.phase {
+            Phase::Following(copy) | Phase::Promoting(copy) => {
+                copy.backlog.front().map(|(record, _)| (copy.applied.next(), record))
+            }
+            _ => None,
+        }
+    }
+
+    /// The machine has applied the next record, and emitted `effects` up to there.
+    pub fn applied_next(&mut self, effects: Vec<Numbered>) {
+        let released = self.released;
+        let (Phase::Following(copy) | Phase::Promoting(copy)) = &mut self.phase else { return };
+        let (record, bytes) = copy.backlog.pop_front().expect("the machine applies what next_record gave it");
+        copy.backlog_bytes -= bytes;
+        copy.applied = copy.applied.next();
+        if matches!(record.event, Event::Digest(_)) {
+            copy.verified = copy.applied;
+        }
+        for numbered in effects {
+            copy.withheld.hold(copy.applied, numbered);
+        }
+        copy.withheld.forget(released);
+        // With strict verification the primary's effects wait for this.
+        copy.ack_due |= matches!(record.event, Event::Digest(_));
+    }
+
+    /// Whether it has won its term and applied all it holds: the machine may go live.
+    pub fn is_drained(&self) -> bool {
+        matches!(&self.phase, Phase::Promoting(copy) if copy.backlog.is_empty())
+    }
+
+    /// Identity, term, log's end and the effects in doubt, for the primary that it becomes.
+    pub(crate) fn into_parts(self) -> (Identity, Term, LogEnd, Gate) {
+        let term = self.term();
+        match self.phase {
+            Phase::Promoting(copy) => (self.identity, term, copy.reader.end(), copy.withheld),
+            _ => unreachable!("checked by is_drained"),
+        }
+    }
+
+    /// What to tell the primary when this side is over.
+    pub(crate) fn farewell(&self, reason: &HaltReason) -> Option<(HostId, Envelope)> {
+        let message = match (&self.phase, reason) {
+            (_, HaltReason::Superseded { .. } | HaltReason::Lost { .. } | HaltReason::Orphaned) => {
+                return None;
+            }
+            (Phase::Promoting(_), _) => return None,
+            (Phase::Greeting, HaltReason::Refused(refusal @ Refusal::Mismatch { .. })) => {
+                Message::Refuse(refusal.clone())
+            }
+            (Phase::Greeting, _) => return None,
+            _ => Message::Resign { reason: reason.to_string() },
+        };
+        Some((self.primary, self.envelope(message)))
+    }
+
+    pub(crate) fn handle_message(
+        &mut self,
+        now: Instant,
+        from: HostId,
+        envelope: Envelope,
+        out: &mut Outbox,
+    ) -> Result<(), HaltReason> {
+        let Envelope { session, term, message } = envelope;
+        if matches!(message, Message::Hello(_)) {
+            let message = Message::Refuse(Refusal::NotPrimary);
+            out.send(from, Envelope { session, term: self.term(), message });
+            return Ok(());
+        }
+        if from != self.primary || session != self.session {
+            return Ok(());
+        }
+        if matches!(self.phase, Phase::Promoting(_)) {
+            if !matches!(message, Message::Superseded) {
+                out.send(from, self.envelope(Message::Superseded));
+            }
+            return Ok(());
+        }
+        match message {
+            Message::Superseded if self.copy().is_some_and(Copy::is_eligible) => {
+                return Err(HaltReason::Superseded { term });
+            }
+            Message::Superseded => return Err(HaltReason::Orphaned),
+            Message::Refuse(refusal) if self.phase == Phase::Greeting => {
+                return Err(HaltReason::Refused(refusal));
+            }
+            Message::Welcome(profile) => self.handle_welcome(now, term, profile, out)?,
+            Message::State(chunk) => self.handle_chunk(now, chunk, out),
+            Message::Log { time, released, frame } => {
+                self.handle_contact(term, time, released);
+                self.handle_frame(now, &frame, out)?;
+            }
+            Message::Heartbeat { time, released, protect } => {
+                self.handle_contact(term, time, released);
+                if let Some(copy) = self.copy_mut() {
+                    let was = copy.is_eligible();
+                    copy.protect = copy.protect.max(protect);
+                    copy.ack_due |= copy.is_eligible() && !was;
+                }
+                self.acknowledge_due(now, out);
+            }
+            // Only secondaries send these, or it is too late for them.
+            Message::Hello(_)
+            | Message::Refuse(_)
+            | Message::Ack(_)
+            | Message::StateAck { .. }
+            | Message::Resign { .. } => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handle_tick(&mut self, now: Instant, out: &mut Outbox) -> Result<(), HaltReason> {
+        self.detector.handle_tick(now);
+        out.claim(self.claims.handle_tick(now));
+        self.follow_contact(now, out)?;
+        self.acknowledge_due(now, out);
+        if now >= self.next_send {
+            self.speak(now, out);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handle_claim(
+        &mut self,
+        term: Term,
+        outcome: ClaimOutcome,
+        out: &mut Outbox,
+    ) -> Result<(), HaltReason> {
+        match self.claims.handle_outcome(term, outcome) {
+            Verdict::Won(term) if self.detector.is_silent() => {
+                self.promote(term, out);
+                Ok(())
+            }
+            // The primary came back first (R6): it goes on, and may count this term as its own.
+            Verdict::Won(term) => {
+                self.renounced = term;
+                out.notice(Notice::Renounced(term));
+                Ok(())
+            }
+            Verdict::Lost(term, owner) if self.detector.is_silent() => Err(HaltReason::Lost { term, owner }),
+            // The primary owns the next term and is in contact: its messages will say so.
+            Verdict::Lost(..) | Verdict::Nothing => Ok(()),
+        }
+    }
+
+    pub(crate) fn handle_peer_gone(
+        &mut self,
+        now: Instant,
+        host: HostId,
+        out: &mut Outbox,
+    ) -> Result<(), HaltReason> {
+        if host != self.primary {
+            return Ok(());
+        }
+        self.detector.gone();
+        self.follow_contact(now, out)
+    }
+
+    /// Claims the next term when the primary is silent; gives up where there is nothing to take over.
+    fn follow_contact(&mut self, now: Instant, out: &mut Outbox) -> Result<(), HaltReason> {
+        if !self.detector.is_silent() {
+            return Ok(());
+        }
+        match &self.phase {
+            Phase::Greeting | Phase::Promoting(_) => {}
+            Phase::Following(copy) if copy.is_eligible() => out.claim(self.claims.begin(now)),
+            Phase::Receiving(..) | Phase::Restoring(..) | Phase::Following(_) => {
+                return Err(HaltReason::Orphaned);
+            }
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, term: Term, out: &mut Outbox) {
+        match std::mem::replace(&mut self.phase, Phase::Greeting) {
+            Phase::Following(copy) => {
+                out.notice(Notice::Promoting(term));
+                self.phase = Phase::Promoting(copy);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    fn handle_welcome(
+        &mut self,
+        now: Instant,
+        term: Term,
+        primary: Profile,
+        out: &mut Outbox,
+    ) -> Result<(), HaltReason> {
+        if self.phase != Phase::Greeting {
+            return Ok(());
+        }
+        if let Some(mismatch) = primary.mismatch(&self.identity.profile) {
+            return Err(HaltReason::Refused(mismatch));
+        }
+        self.detector.heard();
+        self.claims.adopt(term);
+        self.phase = Phase::Receiving(Arrivals::default());
+        self.speak(now, out);
+        Ok(())
+    }
+
+    fn handle_chunk(&mut self, now: Instant, chunk: Chunk, out: &mut Outbox) {
+        self.detector.heard();
+        let next = match &mut self.phase {
+            // The welcome is still on its way.
+            Phase::Greeting => return,
+            Phase::Receiving(arrivals) => {
+                arrivals.ready.extend(arrivals.incoming.accept(chunk));
+                let next = arrivals.incoming.next();
+                if let Some(head) = arrivals.ready.back().and_then(|chunk| chunk.head) {
+                    let copy = Copy::new(head, self.identity.config.gate_bytes);
+                    self.phase = Phase::Restoring(copy, std::mem::take(arrivals));
+                }
+                next
+            }
+            // All are here: the acknowledgement of this one was lost.
+            _ => chunk.index.saturating_add(1),
+        };
+        self.next_send = now + self.identity.config.heartbeat;
+        out.send(self.primary, self.envelope(Message::StateAck { next }));
+    }
+
+    /// Takes in that the primary was live in `term` at `time`, and what it had released.
+    fn handle_contact(&mut self, term: Term, time: Instant, released: EffectSeq) {
+        self.detector.heard();
+        self.claims.adopt(term);
+        self.echo = self.echo.max(time);
+        self.released = self.released.max(released);
+        let released = self.released;
+        if let Some(copy) = self.copy_mut() {
+            copy.withheld.forget(released);
+        }
+    }
+
+    fn handle_frame(&mut self, now: Instant, frame: &Frame, out: &mut Outbox) -> Result<(), HaltReason> {
+        let limit = self.identity.config.backlog_bytes;
+        let Some(copy) = self.copy_mut() else { return Ok(()) };
+        copy.take_in(frame, limit)?;
+        self.acknowledge_due(now, out);
+        Ok(())
+    }
+
+    fn acknowledge_due(&mut self, now: Instant, out: &mut Outbox) {
+        if matches!(&self.phase, Phase::Following(copy) if copy.ack_due) {
+            self.acknowledge(now, out);
+        }
+    }
+
+    fn acknowledge(&mut self, now: Instant, out: &mut Outbox) {
+        let (echo, renounced) = (self.echo, self.renounced);
+        let Phase::Following(copy) = &mut self.phase else { return };
+        copy.ack_due = false;
+        let ack = Ack {
+            held: copy.reader.end().seq,
+            applied: copy.applied,
+            verified: copy.verified,
+            echo,
+            renounced,
+            eligible: copy.is_eligible(),
+            gap: std::mem::take(&mut copy.gap),
+        };
+        self.next_send = now + self.identity.config.heartbeat;
+        out.send(self.primary, self.envelope(Message::Ack(ack)));
+    }
+
+    /// Says whatever shows the primary that this side is there.
+    fn speak(&mut self, now: Instant, out: &mut Outbox) {
+        let config = &self.identity.config;
+        let (message, pause) = match &self.phase {
+            Phase::Greeting => {
+                let Identity { node, profile, .. } = &self.identity;
+                let hello = Hello { node: *node, profile: profile.clone() };
+                (Message::Hello(hello), config.hello_retry)
+            }
+            Phase::Receiving(arrivals) | Phase::Restoring(_, arrivals) => {
+                (Message::StateAck { next: arrivals.incoming.next() }, config.heartbeat)
+            }
+            Phase::Following(_) => return self.acknowledge(now, out),
+            Phase::Promoting(_) => return,
+        };
+        self.next_send = now + pause;
+        out.send(self.primary, self.envelope(message));
+    }
+
+    fn envelope(&self, message: Message) -> Envelope {
+        Envelope { session: self.session, term: self.term(), message }
+    }
+
+    fn copy(&self) -> Option<&Copy> {
+        match &self.phase {
+            Phase::Restoring(copy, _) | Phase::Following(copy) | Phase::Promoting(copy) => Some(copy),
+            Phase::Greeting | Phase::Receiving(..) => None,
+        }
+    }
+
+    fn copy_mut(&mut self) -> Option<&mut Copy> {
+        match &mut self.phase {
+            Phase::Restoring(copy, _) | Phase::Following(copy) | Phase::Promoting(copy) => Some(copy),
+            Phase::Greeting | Phase::Receiving(..) => None,
+        }
+    }
+}
+
+impl Copy {
+    fn new(head: StateHead, withheld_bytes: usize) -> Self {
+        Self {
+            head,
+            reader: LogReader::new(head.end, head.tick),
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            applied: head.end.seq,
+            verified: Seq(0),
+            covered: head.emitted,
+            withheld: Gate::new(head.emitted, withheld_bytes),
+            protect: None,
+            gap: false,
+            ack_due: false,
+        }
+    }
+
+    /// Whether this copy may claim the next term: the primary waits for it, and it holds all that was before (R8).
+    fn is_eligible(&self) -> bool {
+        self.protect.is_some_and(|from| self.reader.end().seq >= from)
+    }
+
+    /// Takes a frame into the backlog. One that does not fit is dropped: it will be sent again (R9).
+    fn take_in(&mut self, frame: &Frame, limit: usize) -> Result<(), FrameError> {
+        let len = frame.bytes().len();
+        if self.backlog_bytes + len > limit && !self.backlog.is_empty() {
+            self.gap = true;
+            return Ok(());
+        }
+        self.ack_due = true;
+        match self.reader.accept(frame)? {
+            Accepted::New(records) => {
+                let share = len / records.len() + 1;
+                self.backlog_bytes += share * records.len();
+                let emitted = records.iter().map(|record| match record.event {
+                    Event::Emit { count, .. } => u64::from(count),
+                    _ => 0,
+                });
+                self.covered.0 = self.covered.0.saturating_add(emitted.sum());
+                self.backlog.extend(records.into_iter().map(|record| (record, share)));
+            }
+            Accepted::Duplicate => {}
+            Accepted::Gap => self.gap = true,
+        }
+        Ok(())
+    }
+}
