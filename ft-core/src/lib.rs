@@ -9,6 +9,8 @@ pub mod log;
 pub mod message;
 mod point;
 pub mod record;
+pub mod recorder;
+pub mod segment;
 pub mod units;
 mod varint;
 

@@ -17,7 +17,10 @@ enum Subject {
     Channel(ChannelArgs),
     /// One side of `channel`, started by it
     #[command(hide = true)]
-    ChannelPeer,
+    ChannelPeer {
+        /// What it is for, so that a list of processes shows it
+        role: String,
+    },
 }
 
 #[derive(clap::Args)]
@@ -100,7 +103,7 @@ fn or<T>(asked: Vec<T>, default: impl FnOnce() -> Vec<T>) -> Vec<T> {
 
 pub(crate) fn run(args: Args) -> CliResult {
     match args.subject {
-        Subject::ChannelPeer => Ok(channel::run_peer()),
+        Subject::ChannelPeer { .. } => Ok(channel::run_peer()),
         Subject::Channel(args) => {
             let json = args.json;
             channel::run(&args.plan(), json)?;

@@ -154,7 +154,7 @@ fn alert_reason(alert: AlertDescription) -> Option<&'static str> {
         A::DecryptError => "its signature or the proof of its key is wrong",
         A::BadCertificate => "damaged, or for another host name",
         A::CertificateUnknown => {
-            "of another CA, for another host name, expired by the clock there, or its host is not allowed there"
+            "of another CA, for another host name, expired by the clock there, or its host not allowed there"
         }
         _ => return None,
     })

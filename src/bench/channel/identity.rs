@@ -1,97 +1,64 @@
-//! Throw-away certificates: one CA for each run, one host on each side.
+//! Throw-away identities: one cluster CA for each run, one host on each side.
 //!
-//! The suite is fixed to AES-128-GCM on both TLS contenders, so that they pay the same for each byte.
+//! Every contender that encrypts uses these, so all of them pay for the same suite (AES-128-GCM comes first) and for
+//! the same check of the peer.
 
 use super::error::{Doing, Error};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde::{Deserialize, Serialize};
+use ft_net::identity::{ClusterCa, DAY, Identity};
+use rustls::{ClientConfig, ServerConfig};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
+use tempfile::TempDir;
 
-/// The name in the serving side's certificate.
-pub(super) const SERVER_NAME: &str = "receiver.bench";
-const CLIENT_NAME: &str = "sender.bench";
+/// The serving host, as its certificate says.
+pub(super) const SERVER_NAME: &str = "receiver";
+const CLIENT_NAME: &str = "sender";
 /// QUIC insists on an application protocol.
 const ALPN: &[u8] = b"ft-bench";
+const MAKING: &str = "make throw-away certificates";
 
-/// What one side needs to prove who it is and to check the other, in PEM.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Credentials {
-    ca: String,
-    certificate: String,
-    key: String,
+/// The credentials of both hosts in a private directory, which goes when this is dropped.
+pub(super) struct Identities {
+    dir: TempDir,
 }
 
-/// Credentials of the serving and of the driving side under a fresh CA.
-pub(super) fn pair() -> Result<(Credentials, Credentials), Error> {
-    let making = "make throw-away certificates";
-    let mut params = CertificateParams::new(Vec::new()).doing(making)?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().doing(making)?).doing(making)?;
-    let issue = |name: &str| -> Result<Credentials, Error> {
-        let key = KeyPair::generate().doing(making)?;
-        let params = CertificateParams::new([name.to_owned()]).doing(making)?;
-        let certificate = params.signed_by(&key, &ca).doing(making)?;
-        Ok(Credentials { ca: ca.pem(), certificate: certificate.pem(), key: key.serialize_pem() })
-    };
-    Ok((issue(SERVER_NAME)?, issue(CLIENT_NAME)?))
-}
-
-impl Credentials {
-    /// TLS 1.3 only; a client without a certificate of the run's CA is refused.
-    pub(super) fn server_config(&self) -> Result<Arc<ServerConfig>, Error> {
-        let provider = provider();
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(self.roots()?.into(), Arc::clone(&provider))
-                .build()
-                .doing("set up the check of client certificates")?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .doing("choose TLS 1.3")?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain()?, self.private_key()?)
-            .doing("load the server's certificate")?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Arc::new(config))
+impl Identities {
+    pub(super) fn make() -> Result<Self, Error> {
+        let dir = TempDir::with_prefix("ft-bench-").doing(MAKING)?;
+        let identities = Self { dir };
+        let ca = ClusterCa::generate("bench", DAY, SystemTime::now()).doing(MAKING)?;
+        for name in [SERVER_NAME, CLIENT_NAME] {
+            let host = ca.issue(&name.parse().doing(MAKING)?, DAY).doing(MAKING)?;
+            host.write(&identities.dir.path().join(name)).doing(MAKING)?;
+        }
+        Ok(identities)
     }
 
-    /// TLS 1.3 only; trusts the run's CA and nobody else.
-    pub(super) fn client_config(&self) -> Result<Arc<ClientConfig>, Error> {
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .doing("choose TLS 1.3")?
-            .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(self.chain()?, self.private_key()?)
-            .doing("load the client's certificate")?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Arc::new(config))
+    /// The serving host's directory.
+    pub(super) fn serve(&self) -> PathBuf {
+        self.dir.path().join(SERVER_NAME)
     }
 
-    fn roots(&self) -> Result<RootCertStore, Error> {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.ca.as_bytes()).doing("read the CA's certificate")?;
-        roots.add(ca).doing("trust the run's CA")?;
-        Ok(roots)
-    }
-
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes());
-        Ok(vec![certificate.doing("read a certificate")?])
-    }
-
-    fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
-        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).doing("read a private key")
+    /// The driving host's directory.
+    pub(super) fn drive(&self) -> PathBuf {
+        self.dir.path().join(CLIENT_NAME)
     }
 }
 
-/// aws-lc-rs with the one suite that is measured.
-fn provider() -> Arc<CryptoProvider> {
-    let suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
-    Arc::new(CryptoProvider { cipher_suites: suites, ..aws_lc_rs::default_provider() })
+/// The serving side's TLS.
+pub(super) fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, Error> {
+    Ok(load(dir)?.server_config(ALPN))
+}
+
+/// The driving side's TLS.
+pub(super) fn client_config(dir: &Path) -> Result<Arc<ClientConfig>, Error> {
+    Ok(load(dir)?.client_config(ALPN))
+}
+
+/// Who this side is.
+pub(super) fn load(dir: &Path) -> Result<Identity, Error> {
+    Identity::load(dir).doing("load this side's identity")
 }
 
 #[cfg(test)]
@@ -99,9 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_build_their_configurations() {
-        let (serve, drive) = pair().unwrap();
-        serve.server_config().unwrap();
-        drive.client_config().unwrap();
+    fn both_sides_load_and_leave_nothing() {
+        let identities = Identities::make().unwrap();
+        let (serve, drive) = (identities.serve(), identities.drive());
+        assert_eq!(load(&serve).unwrap().host().as_str(), SERVER_NAME);
+        assert_eq!(load(&drive).unwrap().host().as_str(), CLIENT_NAME);
+        drop(identities);
+        assert!(!serve.exists() && !drive.exists());
     }
 }

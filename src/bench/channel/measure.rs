@@ -2,7 +2,7 @@
 
 use super::contender::{Contender, Method};
 use super::error::Error;
-use super::identity::{self, Credentials};
+use super::identity::Identities;
 use super::interrupt::Interrupt;
 use super::link::Rig;
 use super::order::{Job, Order, Sample, Side, Work};
@@ -23,8 +23,7 @@ const SLOWEST_MESSAGES_PER_SECOND: u64 = 100;
 
 /// Measures every contender and every method of the plan on this link.
 pub(super) fn link(rig: &Rig, plan: &Plan, interrupt: &Interrupt) -> Result<LinkReport, Error> {
-    let (serve, drive) = identity::pair()?;
-    let bench = Bench { rig, plan, interrupt, serve, drive };
+    let bench = Bench { rig, plan, interrupt, identities: Identities::make()? };
     let check = bench.once(Work::RoundTrips { method: Method::Udp, count: LINK_CHECK_MESSAGES })?;
     let mut report = LinkReport::new(rig, &check.1.round_trips_ns);
     bench.volumes(&mut report)?;
@@ -36,8 +35,7 @@ struct Bench<'a> {
     rig: &'a Rig,
     plan: &'a Plan,
     interrupt: &'a Interrupt,
-    serve: Credentials,
-    drive: Credentials,
+    identities: Identities,
 }
 
 impl Bench<'_> {
@@ -89,11 +87,11 @@ impl Bench<'_> {
     }
 
     fn order(&self, side: Side, work: Work, address: SocketAddr) -> Order {
-        let credentials = match side {
-            Side::Serve => self.serve.clone(),
-            Side::Drive => self.drive.clone(),
+        let identity = match side {
+            Side::Serve => self.identities.serve(),
+            Side::Drive => self.identities.drive(),
         };
-        Order { side, work, job: Job { address, credentials, tuning: self.plan.tuning.clone() } }
+        Order { side, work, job: Job { address, identity, tuning: self.plan.tuning.clone() } }
     }
 
     /// A bar on standard error; it is not drawn where that is no terminal.

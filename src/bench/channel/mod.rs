@@ -30,6 +30,7 @@ mod plan;
 mod process;
 mod quic;
 mod quic_setup;
+mod quic_socket;
 mod report;
 mod socket;
 mod stats;
@@ -68,7 +69,7 @@ pub(crate) fn run(plan: &Plan, json: bool) -> Result<(), Error> {
         match link::Rig::set_up(&spec, plan.tuning.mtu) {
             Ok(rig) => {
                 let measured = measure::link(&rig, plan, &interrupt)?;
-                text::link(&mut out, &measured)?;
+                text::link(&mut out, &measured, &plan.tuning)?;
                 report.links.push(measured);
             }
             Err(obstacle) => {

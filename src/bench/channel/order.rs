@@ -1,11 +1,11 @@
 //! What the coordinator and its peer processes say to each other: one order in, a few lines out, all JSON.
 
 use super::contender::{Contender, Method};
-use super::identity::Credentials;
 use super::payload::Data;
 use super::plan::Tuning;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Which end of a measurement a peer process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,8 @@ impl Work {
 pub(super) struct Job {
     /// To bind (serve; port 0) or to connect to (drive).
     pub(super) address: SocketAddr,
-    pub(super) credentials: Credentials,
+    /// This side's certificate and key.
+    pub(super) identity: PathBuf,
     pub(super) tuning: Tuning,
 }
 

@@ -1,13 +1,14 @@
 //! The bytes that are sent.
 //!
-//! A pool is filled before the clock starts and then sent over and over. It is larger than any compression window in
-//! use, so random data stays incompressible although it repeats.
+//! A pool is filled before the clock starts and then sent over and over. It is larger than any frame, so a contender
+//! that compresses frame by frame finds no repetition in random data.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Larger than the caches a core owns, so that every contender reads its payload from the same distance.
-const POOL_BYTES: usize = 16 << 20;
+/// Close to the core, as a log is that has just been written: reading it from memory instead would cost every
+/// contender the same and blur the ratios.
+const POOL_BYTES: usize = 2 << 20;
 
 /// What the bytes look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -23,6 +24,14 @@ pub(crate) enum Data {
 type Fill = fn(&mut [u8]);
 
 impl Data {
+    /// As on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Realistic => "realistic",
+        }
+    }
+
     /// The generator of this kind of content: the one place to change when the log can generate its own.
     fn fill(self) -> Fill {
         match self {

@@ -42,7 +42,7 @@ impl<'a> Duo<'a> {
     /// Starts this very program as a peer, inside `namespace` if there is one, and gives it its order.
     pub(super) fn start(&mut self, namespace: Option<&str>, order: &Order) -> Result<(), Error> {
         let who = self.who(order.side);
-        let mut child = command(namespace).spawn().doing(format!("start the {who}"))?;
+        let mut child = command(namespace, &who).spawn().doing(format!("start the {who}"))?;
         let (stdin, stdout) = (child.stdin.as_mut(), child.stdout.take());
         let line = serde_json::to_string(order).doing("write an order")?;
         let told = stdin.map_or(Ok(()), |stdin| writeln!(stdin, "{line}"));
@@ -160,7 +160,7 @@ impl Deadline {
 /// `ip netns exec` replaces itself with the program, so the child's id is the peer's own. The program is named by this
 /// process's link in /proc: it stays the same program even if the file is replaced during the run. The child gets its
 /// own process group, so that Ctrl-C reaches the coordinator alone, which then ends the child.
-fn command(namespace: Option<&str>) -> Command {
+fn command(namespace: Option<&str>, who: &str) -> Command {
     let program = format!("/proc/{}/exe", std::process::id());
     let mut command = match namespace {
         None => Command::new(program),
@@ -170,7 +170,7 @@ fn command(namespace: Option<&str>) -> Command {
             command
         }
     };
-    command.args(["bench", "channel-peer"]);
+    command.args(["bench", "channel-peer", who]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     command
 }

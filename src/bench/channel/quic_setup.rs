@@ -4,8 +4,10 @@
 //! with the kernel's default buffers a burst loses packets that are then sent twice.
 
 use super::error::{Doing, Error};
+use super::identity;
 use super::order::{Buffers, Job};
 use super::plan::Tuning;
+use super::quic_socket::CappedSocket;
 use super::socket;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -15,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
-/// IPv6 and UDP headers: QUIC's datagrams fit the MTU on either IP version.
+/// IPv6 and UDP headers: QUIC's packets fit the MTU on either IP version.
 const IP_UDP_BYTES: u16 = 48;
 
 /// One thread: sender and receiver have a core each, and a second thread only adds wake-ups between cores.
@@ -25,7 +27,7 @@ pub(super) fn runtime() -> Result<Runtime, Error> {
 
 /// A listening endpoint.
 pub(super) fn server(job: &Job) -> Result<(Endpoint, Buffers), Error> {
-    let crypto = QuicServerConfig::try_from(job.credentials.server_config()?).doing("set up QUIC's TLS")?;
+    let crypto = QuicServerConfig::try_from(identity::server_config(&job.identity)?).doing("set up QUIC's TLS")?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(transport(&job.tuning));
     endpoint(job.address, &job.tuning, Some(config))
@@ -33,7 +35,7 @@ pub(super) fn server(job: &Job) -> Result<(Endpoint, Buffers), Error> {
 
 /// A connecting endpoint.
 pub(super) fn client(job: &Job) -> Result<(Endpoint, Buffers), Error> {
-    let crypto = QuicClientConfig::try_from(job.credentials.client_config()?).doing("set up QUIC's TLS")?;
+    let crypto = QuicClientConfig::try_from(identity::client_config(&job.identity)?).doing("set up QUIC's TLS")?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport(&job.tuning));
     let (mut endpoint, buffers) = endpoint(([0, 0, 0, 0], 0).into(), &job.tuning, None)?;
@@ -46,16 +48,20 @@ fn endpoint(
     tuning: &Tuning,
     server: Option<ServerConfig>,
 ) -> Result<(Endpoint, Buffers), Error> {
+    let opening = || format!("open a QUIC endpoint on {address}");
     let (socket, buffers) = socket::udp(address, tuning.socket_buffer)?;
+    let packet_bytes = packet_bytes(tuning.mtu);
+    let socket = CappedSocket::new(socket, packet_bytes).doing(opening())?;
     let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(datagram_bytes(tuning.mtu)).doing("set the largest datagram")?;
-    let endpoint = Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime));
-    Ok((endpoint.doing(format!("open a QUIC endpoint on {address}"))?, buffers))
+    config.max_udp_payload_size(packet_bytes).doing("set the largest packet")?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, runtime).doing(opening())?;
+    Ok((endpoint, buffers))
 }
 
 fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(datagram_bytes(tuning.mtu));
+    discovery.upper_bound(packet_bytes(tuning.mtu));
     let mut transport = TransportConfig::default();
     transport
         .stream_receive_window(VarInt::from_u32(tuning.window))
@@ -66,8 +72,8 @@ fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-/// The largest UDP payload on a link of this MTU.
-fn datagram_bytes(mtu: u16) -> u16 {
+/// The largest QUIC packet on a link of this MTU.
+fn packet_bytes(mtu: u16) -> u16 {
     mtu.saturating_sub(IP_UDP_BYTES)
 }
 
@@ -76,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_mtu_gives_the_usual_datagram() {
-        assert_eq!(datagram_bytes(1500), 1452);
+    fn the_usual_mtu_gives_the_usual_packet() {
+        assert_eq!(packet_bytes(1500), 1452);
     }
 }

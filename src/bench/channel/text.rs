@@ -2,10 +2,10 @@
 
 use super::error::{Doing, Error};
 use super::order::Buffers;
-use super::plan::Plan;
+use super::plan::{Plan, Tuning};
 use super::report::{LinkReport, Report, RoundTrip, Throughput};
 use super::targets::Target;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
 use std::io::Write;
 
 const DASH: &str = "-";
@@ -13,29 +13,24 @@ const DASH: &str = "-";
 /// The machine and the settings: what has to be known before any figure.
 pub(super) fn heading(out: &mut dyn Write, report: &Report) -> Result<(), Error> {
     let machine = &report.machine;
-    let plan = &report.plan;
-    let lines = [
-        format!(
-            "machine   {}, {} cores ({:.1} idle), Linux {}, TCP {}",
-            machine.cpu, machine.cores, machine.idle_cores, machine.kernel, machine.tcp_congestion
-        ),
-        format!("settings  {}", settings(plan)),
-    ];
-    for line in lines {
-        writeln!(out, "{line}").doing("print the report")?;
-    }
-    if !machine.optimised {
-        writeln!(out, "warning   this is a debug build: its figures mean nothing")
-            .doing("print the report")?;
-    }
-    Ok(())
+    let about = format!(
+        "machine   {}, {} cores ({:.1} idle), Linux {}, TCP {}\nsettings  {}",
+        machine.cpu,
+        machine.cores,
+        machine.idle_cores,
+        machine.kernel,
+        machine.tcp_congestion,
+        settings(&report.plan)
+    );
+    print(out, &about)?;
+    if machine.optimised { Ok(()) } else { print(out, "warning   a debug build: its figures mean nothing") }
 }
 
 fn settings(plan: &Plan) -> String {
     format!(
-        "{} MiB of {} data, {} rounds, QUIC windows {} MiB, GSO {}",
+        "{} MiB of {} data, rounds: {}, QUIC windows {} MiB, GSO {}",
         plan.bytes >> 20,
-        format!("{:?}", plan.data).to_lowercase(),
+        plan.data.name(),
         plan.rounds,
         plan.tuning.window >> 20,
         if plan.tuning.gso { "on" } else { "off" },
@@ -44,24 +39,25 @@ fn settings(plan: &Plan) -> String {
 
 /// A link that could not be had.
 pub(super) fn skipped(out: &mut dyn Write, link: &str, why: &Error) -> Result<(), Error> {
-    writeln!(out, "\n{link}: skipped: {why}").doing("print the report")
+    print(out, &format!("\n{link}: skipped: {why}"))
 }
 
 /// One link's tables.
-pub(super) fn link(out: &mut dyn Write, link: &LinkReport) -> Result<(), Error> {
-    let buffers = link.buffers.map(|buffers| format!(", socket buffers {}", granted(buffers)));
-    let rtt = format!("UDP round trip {:.0} us", link.rtt_us);
-    writeln!(out, "\n{}: {}, {rtt}{}", link.link, link.settings, buffers.unwrap_or_default())
-        .doing("print the report")?;
-    writeln!(out, "{}", throughput(&link.throughput)).doing("print the report")?;
-    if !link.round_trips.is_empty() {
-        writeln!(out, "{}", round_trips(&link.round_trips)).doing("print the report")?;
-    }
-    Ok(())
+pub(super) fn link(out: &mut dyn Write, link: &LinkReport, tuning: &Tuning) -> Result<(), Error> {
+    print(out, &format!("\n{}: {}", link.link, link.settings))?;
+    let buffers = link.buffers.map(|buffers| granted(buffers, tuning.socket_buffer));
+    print(out, &format!("UDP round trip {:.0} us{}\n", link.rtt_us, buffers.unwrap_or_default()))?;
+    print(out, &throughput(&link.throughput).to_string())?;
+    if link.round_trips.is_empty() { Ok(()) } else { print(out, &format!("\n{}", round_trips(&link.round_trips))) }
 }
 
-fn granted(buffers: Buffers) -> String {
-    format!("{} KiB send, {} KiB receive", buffers.send >> 10, buffers.receive >> 10)
+/// What the kernel gave, and why it may be less than asked for.
+fn granted(buffers: Buffers, asked: usize) -> String {
+    let text = format!(", socket buffers {} KiB out, {} KiB in", buffers.send >> 10, buffers.receive >> 10);
+    if buffers.send.min(buffers.receive) >= asked {
+        return text;
+    }
+    format!("{text} (asked for {}; root gets it, or net.core.wmem_max and rmem_max)", asked >> 10)
 }
 
 fn throughput(rows: &[Throughput]) -> Table {
@@ -106,8 +102,14 @@ fn round_trips(rows: &[RoundTrip]) -> Table {
 
 /// The aims, and whether they are reached.
 pub(super) fn targets(out: &mut dyn Write, report: &Report) -> Result<(), Error> {
+    let (judged, open): (Vec<_>, Vec<_>) =
+        report.targets.iter().partition(|target| target.measured.is_some());
+    if judged.is_empty() {
+        let text = format!("\ntargets   ft log did not run: none of its {} targets is judged", open.len());
+        return print(out, &text);
+    }
     let mut table = table(&["target of ft log", "link", "wanted", "measured", "reached"]);
-    for target in &report.targets {
+    for target in judged {
         table.add_row([
             Cell::new(target.what),
             Cell::new(&target.link),
@@ -116,7 +118,7 @@ pub(super) fn targets(out: &mut dyn Write, report: &Report) -> Result<(), Error>
             Cell::new(verdict(target)),
         ]);
     }
-    writeln!(out, "\n{}", table).doing("print the report")
+    print(out, &format!("\n{table}"))
 }
 
 fn verdict(target: &Target) -> &'static str {
@@ -129,13 +131,25 @@ fn verdict(target: &Target) -> &'static str {
 
 /// The whole report on one line.
 pub(super) fn json(out: &mut dyn Write, report: &Report) -> Result<(), Error> {
-    let json = serde_json::to_string(report).doing("write the report as JSON")?;
-    writeln!(out, "{json}").doing("print the report")
+    print(out, &serde_json::to_string(report).doing("write the report as JSON")?)
 }
 
+fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+    writeln!(out, "{text}").doing("print the report")
+}
+
+/// A rule under the header and nothing else: the rows are few.
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_preset(presets::NOTHING).set_header(header);
+    for part in [
+        TableComponent::HeaderLines,
+        TableComponent::MiddleHeaderIntersections,
+        TableComponent::LeftHeaderIntersection,
+        TableComponent::RightHeaderIntersection,
+    ] {
+        table.set_style(part, '─');
+    }
     table
 }
 
@@ -157,14 +171,22 @@ mod tests {
     use super::super::report::tests::link_with;
     use super::*;
 
+    const TUNING: Tuning = Tuning { window: 1 << 24, socket_buffer: 8 << 20, gso: true, mtu: 1500 };
+
     #[test]
     fn a_table_fits_a_terminal_and_marks_what_is_missing() {
-        let rates: [(Contender, &[f64]); 2] =
-            [(Contender::Tcp, &[39.5, 40.0]), (Contender::Quinn, &[10.25, 10.75])];
+        let rates: [(Contender, &[f64]); 2] = [(Contender::Tcp, &[39.5, 40.0]), (Contender::Quinn, &[10.25, 10.75])];
         let mut out = Vec::new();
-        link(&mut out, &link_with("loopback", &rates)).unwrap();
+        link(&mut out, &link_with("loopback", &rates), &TUNING).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
         assert!(text.contains("10.25..10.75") && text.contains(" - "), "{text}");
+    }
+
+    #[test]
+    fn buffers_below_what_was_asked_for_come_with_a_remedy() {
+        let buffers = Buffers { send: 4 << 20, receive: 8 << 20 };
+        assert!(granted(buffers, 8 << 20).contains("wmem_max"));
+        assert!(!granted(buffers, 4 << 20).contains("wmem_max"));
     }
 }

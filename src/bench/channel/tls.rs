@@ -2,7 +2,7 @@
 
 use super::contender::Ready;
 use super::error::{Doing, Error};
-use super::identity::SERVER_NAME;
+use super::identity::{self, SERVER_NAME};
 use super::order::{Buffers, Job};
 use super::stream::Transport;
 use super::tcp::Tcp;
@@ -23,7 +23,7 @@ impl Transport for Tls {
     type Stream = TlsStream;
 
     fn accept(&self, job: &Job, ready: Ready<'_>) -> Result<(TlsStream, Buffers), Error> {
-        let config = job.credentials.server_config()?;
+        let config = identity::server_config(&job.identity)?;
         let (mut socket, buffers) = Tcp.accept(job, ready)?;
         let mut session = ServerConnection::new(config).doing("start a TLS server")?;
         session.complete_io(&mut socket).doing("shake hands over TLS")?;
@@ -31,7 +31,7 @@ impl Transport for Tls {
     }
 
     fn connect(&self, job: &Job) -> Result<(TlsStream, Buffers), Error> {
-        let config = job.credentials.client_config()?;
+        let config = identity::client_config(&job.identity)?;
         let name = SERVER_NAME.try_into().doing("name the TLS server")?;
         let (mut socket, buffers) = Tcp.connect(job)?;
         let mut session = ClientConnection::new(config, name).doing("start a TLS client")?;

@@ -1,0 +1,268 @@
+//! A host's end of all its links: one UDP port for QUIC, and the TCP port of the same number for tripwires.
+
+use crate::error::NetError;
+use crate::identity::{HostName, Identity, peer_host};
+use crate::link::Link;
+use crate::socket::{self, CappedSocket};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// The protocol's name in TLS. Another version of it is refused in the handshake.
+pub const ALPN: &[u8] = b"ft/1";
+
+/// IPv6 and UDP headers: QUIC's packets fit the MTU on either IP version.
+const IP_UDP_BYTES: u16 = 48;
+
+/// Connections that are being made by callers not yet known, at most. Further ones must first prove that they can
+/// receive at the address they send from, which costs a flood its spoofed senders, and then are refused.
+const UNPROVEN_MAX: usize = 64;
+
+/// How a link uses the network. All limits are per link.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// MTU of the network between the hosts. Set it to what both hosts and the switch have; 1500 is safe.
+    pub mtu: u16,
+    /// Kernel buffers of the socket, in bytes, as far as net.core.rmem_max and wmem_max allow.
+    pub socket_buffer: usize,
+    /// Data in flight, in bytes. At least rate times round trip.
+    pub window: u32,
+    /// Messages that wait to be sent, in bytes for each lane.
+    pub queue_bytes: usize,
+    /// Messages that wait to be taken, by number.
+    pub inbox_messages: usize,
+    /// Whether frames are compressed when that pays.
+    pub compress: bool,
+    /// After this long without a packet the connection is given up, and made anew.
+    pub idle_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            mtu: 1500,
+            socket_buffer: 8 << 20,
+            window: 16 << 20,
+            queue_bytes: 64 << 20,
+            inbox_messages: 256,
+            compress: true,
+            idle_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A host's end of its links.
+pub struct Endpoint {
+    quic: quinn::Endpoint,
+    identity: Identity,
+    config: LinkConfig,
+}
+
+impl Endpoint {
+    /// Opens UDP `address`. With `allowed`, only those hosts may connect; otherwise every host of the cluster.
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be used, or TLS not be set up.
+    pub fn bind(
+        address: SocketAddr,
+        identity: Identity,
+        allowed: Option<BTreeSet<HostName>>,
+        config: LinkConfig,
+    ) -> Result<Self, NetError> {
+        let bind = |source| NetError::Bind { address, source };
+        let socket = socket::udp(address, config.socket_buffer).map_err(bind)?;
+        let socket = CappedSocket::new(socket, packet_bytes(config.mtu)).map_err(bind)?;
+        Self::on_socket(socket, identity, allowed, config).map_err(|error| match error {
+            NetError::Bind { source, .. } => NetError::Bind { address, source },
+            other => other,
+        })
+    }
+
+    /// The same on a socket of the caller's, for tests with bad networks.
+    ///
+    /// # Errors
+    /// Those of [`Endpoint::bind`].
+    pub fn on_socket(
+        socket: Arc<dyn quinn::AsyncUdpSocket>,
+        identity: Identity,
+        allowed: Option<BTreeSet<HostName>>,
+        config: LinkConfig,
+    ) -> Result<Self, NetError> {
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+        let bind = |source| NetError::Bind { address: unspecified, source };
+        let mut endpoint = EndpointConfig::default();
+        endpoint
+            .max_udp_payload_size(packet_bytes(config.mtu))
+            .map_err(|error| NetError::Tls(error.to_string()))?;
+        let server = server_config(&identity, allowed, &config)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let mut quic = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)
+            .map_err(bind)?;
+        quic.set_default_client_config(client_config(&identity, &config)?);
+        Ok(Self { quic, identity, config })
+    }
+
+    /// The address that peers connect to.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.quic.local_addr()
+    }
+
+    /// Who this host is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Connects to `host` at `address`, and waits until it has accepted us.
+    ///
+    /// # Errors
+    /// When nobody answers, or one of the two does not accept who the other is, or what it speaks.
+    pub async fn connect(&self, address: SocketAddr, host: &HostName) -> Result<Link, NetError> {
+        let unreachable = |reason: String| NetError::Unreachable { peer: host.to_string(), address, reason };
+        let attempt = async {
+            let connecting =
+                self.quic.connect(address, host.as_str()).map_err(|error| unreachable(error.to_string()))?;
+            let connection =
+                connecting.await.map_err(|error| self.explain(host.as_str(), Some(address), &error))?;
+            self.establish(connection, host.clone()).await
+        };
+        let timeout = self.config.connect_timeout;
+        let late = |_| {
+            unreachable(format!("no answer within {timeout:?}; is ft running there, and UDP let through?"))
+        };
+        tokio::time::timeout(timeout, attempt).await.map_err(late)?
+    }
+
+    /// The next connection, before anything is known about the caller; `None` once the endpoint is closed. Connections
+    /// from callers that cannot receive where they send from are not shown.
+    pub async fn accept(&self) -> Option<Incoming> {
+        loop {
+            let incoming = self.quic.accept().await?;
+            let crowded = self.quic.open_connections() >= UNPROVEN_MAX;
+            if crowded && !incoming.remote_address_validated() {
+                // An error means that the caller has proven itself already.
+                let _ = incoming.retry();
+            } else if crowded {
+                incoming.refuse();
+            } else {
+                return Some(Incoming(incoming));
+            }
+        }
+    }
+
+    /// Ends all links with a farewell.
+    pub async fn close(&self) {
+        self.quic.close(VarInt::from_u32(0), b"closed");
+        self.quic.wait_idle().await;
+    }
+
+    async fn establish(&self, connection: quinn::Connection, peer: HostName) -> Result<Link, NetError> {
+        match Link::establish(connection.clone(), peer.clone(), &self.config).await {
+            // Why the connection ended explains more than what failed on it.
+            Err(error @ NetError::Lost { .. }) => Err(match connection.close_reason() {
+                Some(reason) => self.explain(peer.as_str(), None, &reason),
+                None => error,
+            }),
+            other => other,
+        }
+    }
+
+    fn explain(&self, peer: &str, address: Option<SocketAddr>, error: &quinn::ConnectionError) -> NetError {
+        if let Some(refused) = self.identity.explain_quic(peer, error, SystemTime::now()) {
+            return refused.into();
+        }
+        let reason = error.to_string();
+        let peer = peer.to_owned();
+        match address {
+            Some(address) => NetError::Unreachable { peer, address, reason },
+            None => NetError::Lost { peer, reason },
+        }
+    }
+}
+
+/// A connection whose caller is not known yet.
+pub struct Incoming(quinn::Incoming);
+
+impl Incoming {
+    /// Finds out who calls, and makes the link. Takes as long as the caller does, up to the connect timeout: run several
+    /// at a time.
+    ///
+    /// # Errors
+    /// When the caller is not accepted, or does not accept us, or speaks something else.
+    pub async fn identify(self, endpoint: &Endpoint) -> Result<Link, NetError> {
+        let Self(incoming) = self;
+        let caller = incoming.remote_address().to_string();
+        let late =
+            |_| NetError::Lost { peer: caller.clone(), reason: "handshake not finished in time".into() };
+        let attempt = async {
+            let lost = |error: quinn::ConnectionError| endpoint.explain(&caller, None, &error);
+            let connection = incoming.accept().map_err(lost)?.await.map_err(lost)?;
+            let peer = connection_peer(&connection)?;
+            endpoint.establish(connection, peer).await
+        };
+        tokio::time::timeout(endpoint.config.connect_timeout, attempt).await.map_err(late)?
+    }
+}
+
+/// The host name in the certificate that TLS has verified.
+fn connection_peer(connection: &quinn::Connection) -> Result<HostName, NetError> {
+    let certificates = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<rustls_pki_types::CertificateDer<'static>>>().ok());
+    Ok(peer_host(certificates.as_deref().map_or(&[], Vec::as_slice))?)
+}
+
+fn server_config(
+    identity: &Identity,
+    allowed: Option<BTreeSet<HostName>>,
+    config: &LinkConfig,
+) -> Result<ServerConfig, NetError> {
+    let tls = identity.server_config_for(ALPN, allowed);
+    let crypto = QuicServerConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(transport(config)?);
+    Ok(server)
+}
+
+fn client_config(identity: &Identity, config: &LinkConfig) -> Result<ClientConfig, NetError> {
+    let tls = identity.client_config(ALPN);
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
+    let mut client = ClientConfig::new(Arc::new(crypto));
+    client.transport_config(transport(config)?);
+    Ok(client)
+}
+
+fn transport(config: &LinkConfig) -> Result<Arc<TransportConfig>, NetError> {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(packet_bytes(config.mtu));
+    let idle =
+        config.idle_timeout.try_into().map_err(|_| NetError::Tls("idle timeout out of range".into()))?;
+    let mut transport = TransportConfig::default();
+    transport
+        .stream_receive_window(VarInt::from_u32(config.window))
+        // Room for every stream at once: a lane that is read slowly does not take the others' room.
+        .receive_window(VarInt::from_u32(config.window.saturating_mul(4).min(1 << 30)))
+        .send_window(u64::from(config.window) * 4)
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(crate::link::STREAMS_MAX))
+        .datagram_receive_buffer_size(Some(64 << 10))
+        .datagram_send_buffer_size(64 << 10)
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(config.idle_timeout / 3))
+        .mtu_discovery_config(Some(discovery));
+    Ok(Arc::new(transport))
+}
+
+/// The largest QUIC packet on a network of this MTU.
+fn packet_bytes(mtu: u16) -> u16 {
+    mtu.saturating_sub(IP_UDP_BYTES).max(1200)
+}

@@ -1,0 +1,81 @@
+//! The UDP socket below the channel.
+//!
+//! quinn hands over up to ten packets in one call. Where packets are larger than 6500 bytes, ten are more than the 65507
+//! bytes that one datagram of segmentation offload may hold; the kernel refuses (EMSGSIZE) and quinn takes the refusal
+//! for a lost probe: the packets are gone in silence. So the number is capped by the packets' size.
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime, UdpPoller};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{IoSliceMut, Result};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Payload of the largest UDP datagram over IPv4.
+const UDP_PAYLOAD_BYTES_MAX: usize = 65_507;
+
+/// quinn's own socket, with fewer packets in a call where they would be too many.
+#[derive(Debug)]
+pub struct CappedSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    segments_max: usize,
+}
+
+impl CappedSocket {
+    /// For QUIC packets of up to `packet_bytes`. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What the runtime says of the socket.
+    pub fn new(socket: UdpSocket, packet_bytes: u16) -> Result<Arc<Self>> {
+        let inner = TokioRuntime.wrap_udp_socket(socket)?;
+        let segments_max = (UDP_PAYLOAD_BYTES_MAX / usize::from(packet_bytes.max(1))).max(1);
+        Ok(Arc::new(Self { inner, segments_max }))
+    }
+}
+
+impl AsyncUdpSocket for CappedSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.inner).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> Result<()> {
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<Result<usize>> {
+        self.inner.poll_recv(cx, buffers, meta)
+    }
+
+    fn local_addr(&self) -> Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments().min(self.segments_max)
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+/// Opens a UDP socket with buffers of `buffer_bytes` where the kernel grants them.
+pub(crate) fn udp(address: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // What is not granted costs throughput at high rates, not correctness: net.core.rmem_max is the limit.
+    socket.set_recv_buffer_size(buffer_bytes)?;
+    socket.set_send_buffer_size(buffer_bytes)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
