@@ -352,7 +352,8 @@ impl Primary {
         let welcome = Message::Welcome(self.identity.profile.clone());
         let refuse = |refusal| Message::Refuse(refusal);
         let answer = match (&self.phase, self.identity.profile.mismatch(&hello.profile)) {
-            (Phase::Creating, _) => refuse(Refusal::NotPrimary),
+            // Not live yet, but soon: it will ask again.
+            (Phase::Creating, _) => return,
             (_, Some(mismatch)) => refuse(mismatch),
             (Phase::Solo, None) => {
                 let config = &self.identity.config;

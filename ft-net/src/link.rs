@@ -230,6 +230,9 @@ impl Shared {
 
     /// The peer broke the protocol: the connection ends, and both sides say why.
     fn breach(&self, error: WireError) -> NetError {
+        if error == WireError::Cut && self.connection.close_reason().is_some() {
+            return self.lost();
+        }
         let what = error.to_string();
         self.connection.close(PROTOCOL, what.as_bytes());
         let peer = self.peer.to_string();
@@ -323,7 +326,7 @@ impl Reader {
 
     async fn preface(&self, stream: &mut RecvStream) -> Result<Lane, WireError> {
         let mut preface = [0; PREFACE_BYTES];
-        stream.read_exact(&mut preface).await.map_err(|_| WireError::Preface)?;
+        stream.read_exact(&mut preface).await.map_err(|_| WireError::Cut)?;
         wire::parse_preface(preface)
     }
 

@@ -144,6 +144,15 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Ends without a farewell, as if the process had been killed: for tests and demonstrations.
+    pub fn kill(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Drop for Network {
     /// Ends all links with a farewell.
     fn drop(&mut self) {

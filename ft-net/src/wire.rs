@@ -37,6 +37,8 @@ pub(crate) enum WireError {
     Message(#[from] MessageError),
     #[error("a message on the wrong lane")]
     Lane,
+    #[error("a stream that ended in the middle")]
+    Cut,
 }
 
 pub(crate) fn preface(lane: Lane) -> [u8; PREFACE_BYTES] {

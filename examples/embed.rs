@@ -1,0 +1,259 @@
+//! A machine of your own, protected: two copies in lockstep over real QUIC, one is killed, and the client notices nothing.
+//!
+//! `cargo run --release --example embed`
+//!
+//! Part one is what a VMM author writes: the machine. Part two puts two copies on two hosts (here: two threads, each with
+//! its own ports). Part three is the world outside: a client that checks every reply.
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use ft::core::arbiter::{Arbiter, ClaimOutcome, MemoryArbiter};
+use ft::core::config::Config;
+use ft::core::digest::{Digester, StateDigest};
+use ft::core::effect::{Effect, EffectKind, Numbered};
+use ft::core::error::Fault;
+use ft::core::machine::{Machine, Saved, Stop};
+use ft::core::message::{PROTOCOL_VERSION, Profile};
+use ft::core::node::Node;
+use ft::core::replica::{Identity as Replica, Notice};
+use ft::core::units::{HostId, NodeId, Session, Term, Tick};
+use ft::core::{Event, Point, Record};
+use ft::driver::{Backend, Driver, now};
+use ft::net::identity::DAY;
+use ft::net::{ClusterCa, LinkConfig, Network, NetworkConfig, Peer};
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+// ---- 1. The machine -------------------------------------------------------------------------------------------------
+
+/// Adds up the numbers that it receives and answers with the total. Its "CPU" spends a tick on each unit. A request that it
+/// has seen is ignored, so a client may repeat it.
+#[derive(Default)]
+struct Adder {
+    tick: u64,
+    total: u64,
+    seen: u64,
+    todo: VecDeque<u64>,
+    effects: VecDeque<Effect>,
+}
+
+impl Machine for Adder {
+    fn point(&self) -> Point {
+        Point::new(Tick(self.tick), self.total, self.todo.len() as u32)
+    }
+
+    fn run(&mut self, until: Tick) -> Result<Stop, Fault> {
+        while self.tick < until.0 {
+            let Some(left) = self.todo.front_mut() else { return Ok(Stop::Idle) };
+            self.tick += 1;
+            self.total += 1;
+            *left -= 1;
+            if *left == 0 {
+                self.todo.pop_front();
+                let payload = Bytes::copy_from_slice(&self.total.to_le_bytes());
+                self.effects.push_back(Effect { kind: EffectKind::Net, device: 0, op: None, payload });
+                return Ok(Stop::Effect);
+            }
+        }
+        Ok(Stop::Reached)
+    }
+
+    fn apply(&mut self, record: &Record) -> Result<(), Fault> {
+        if let Event::Net { frame, .. } = &record.event {
+            let [request, number] = words(frame)[..] else { return Err(Fault("a request is two words".into())) };
+            if request > self.seen {
+                self.seen = request;
+                self.todo.push_back(number.max(1));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn in_flight(&self) -> Vec<Effect> {
+        Vec::new() // it has no disk
+    }
+
+    fn digest(&mut self) -> StateDigest {
+        let mut digest = Digester::new();
+        digest.bytes(&self.encode()).finish()
+    }
+
+    fn save(&mut self) -> Saved {
+        Saved { bytes: self.encode().into(), last: true }
+    }
+
+    fn restore(&mut self, piece: &[u8], _last: bool) -> Result<(), Fault> {
+        let [tick, total, seen, ref todo @ ..] = words(piece)[..] else { return Err(Fault("too short".into())) };
+        *self = Self { tick, total, seen, todo: todo.iter().copied().collect(), effects: VecDeque::new() };
+        Ok(())
+    }
+}
+
+impl Adder {
+    fn encode(&self) -> Vec<u8> {
+        [self.tick, self.total, self.seen].iter().chain(&self.todo).flat_map(|word| word.to_le_bytes()).collect()
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes)).collect()
+}
+
+// ---- 2. A host ------------------------------------------------------------------------------------------------------
+
+/// What a host's backends tell the world.
+enum News {
+    Reply(u64),
+    Notice(HostId, Notice),
+}
+
+struct Lan(HostId, Sender<News>);
+
+impl Backend for Lan {
+    fn release(&mut self, Numbered { effect, .. }: Numbered) {
+        let total = effect.payload.as_ref().try_into().map_or(0, u64::from_le_bytes);
+        drop(self.1.send(News::Reply(total)));
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        drop(self.1.send(News::Notice(self.0, notice.clone())));
+    }
+}
+
+/// Stands outside both hosts. In production: a shared directory or etcd.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<MemoryArbiter>>);
+
+impl Arbiter for Shared {
+    fn claim(&mut self, term: Term, node: NodeId) -> ClaimOutcome {
+        self.0.lock().map_or(ClaimOutcome::Unreachable, |mut arbiter| arbiter.claim(term, node))
+    }
+}
+
+struct Host {
+    input: Sender<Event>,
+    kill: Sender<()>,
+    thread: std::thread::JoinHandle<Result<(), String>>,
+}
+
+fn start_host(
+    host: HostId,
+    join: Option<HostId>,
+    links: (Network, Receiver<ft::net::NetEvent>),
+    arbiter: Shared,
+    news: Sender<News>,
+) -> Result<Host, Box<dyn Error>> {
+    let id = NodeId { host, incarnation: now().0 ^ host.0 << 60 }; // in production: random
+    let profile = Profile { protocol: PROTOCOL_VERSION, vm: "adder".into(), ..Profile::default() };
+    let identity = Replica { node: id, profile, config: Config::default() };
+    let node = match join {
+        None => Node::create(now(), identity, Adder::default())?,
+        Some(primary) => Node::join(now(), identity, primary, Session(id.incarnation), Adder::default())?,
+    };
+    let (input, inputs) = bounded(64);
+    let (kill, killed) = bounded(1);
+    let mut driver = Driver::new(node, id, Lan(host, news), links, inputs, arbiter)?;
+    let thread = std::thread::spawn(move || {
+        let over = driver.run(&killed).map_err(|error| error.to_string())?;
+        driver.kill();
+        over.map_or(Ok(()), |reason| Err(reason.to_string()))
+    });
+    Ok(Host { input, kill, thread })
+}
+
+/// Two hosts of a throw-away cluster, linked over QUIC with mutual TLS.
+fn network() -> Result<[(Network, Receiver<ft::net::NetEvent>); 2], Box<dyn Error>> {
+    let ca = ClusterCa::generate("example", DAY, SystemTime::now())?;
+    let names = ["host-a".parse()?, "host-b".parse()?];
+    let start = |n: usize| -> Result<_, Box<dyn Error>> {
+        let config = NetworkConfig {
+            host: HostId(n as u64),
+            listen: ([127, 0, 0, 1], 0).into(),
+            peers: BTreeMap::new(),
+            link: LinkConfig::default(),
+        };
+        Ok(Network::start(ca.issue(&names[n], DAY)?.identity()?, config)?)
+    };
+    let hosts = [start(0)?, start(1)?];
+    for (n, (network, _)) in hosts.iter().enumerate() {
+        let other = 1 - n;
+        let peer = Peer { name: names[other].clone(), address: hosts[other].0.address() };
+        network.add_peer(HostId(other as u64), peer);
+    }
+    Ok(hosts)
+}
+
+// ---- 3. The world ---------------------------------------------------------------------------------------------------
+
+const REQUESTS: u64 = 20_000;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let [a, b] = network()?;
+    let (news, heard) = unbounded();
+    let arbiter = Shared::default();
+    let first = start_host(HostId(0), None, a, arbiter.clone(), news.clone())?;
+    let second = start_host(HostId(1), Some(HostId(0)), b, arbiter, news)?;
+    wait_for(&heard, |notice| matches!(notice, Notice::Protected(_)))?;
+
+    let mut total = 0;
+    let mut longest = Duration::ZERO;
+    let mut live = &first;
+    for request in 1..=REQUESTS {
+        if request == REQUESTS / 2 {
+            println!("killing host 0 after {request} requests");
+            first.kill.send(())?;
+        }
+        let number = request % 7 + 1;
+        let asked = Instant::now();
+        drop(live.input.send(event(request, number)));
+        loop {
+            match heard.recv_timeout(Duration::from_millis(20)) {
+                Ok(News::Reply(reply)) if reply == total + number => break,
+                // The reply before, emitted again by a machine that had to be sure (R7).
+                Ok(News::Reply(reply)) if reply == total => {}
+                Ok(News::Reply(reply)) => return Err(format!("{reply} is not {total} + {number}").into()),
+                Ok(News::Notice(host, notice)) => {
+                    println!("{host}: {notice:?}");
+                    if matches!(notice, Notice::Live(_)) {
+                        // Whether the dead primary had taken the request in, nobody knows: ask again.
+                        live = &second;
+                        drop(live.input.send(event(request, number)));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if asked.elapsed() < PATIENCE => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        total += number;
+        longest = longest.max(asked.elapsed());
+    }
+    println!("{REQUESTS} requests, every reply right, total {total}; longest wait {longest:.1?}");
+    second.kill.send(())?;
+    for host in [first, second] {
+        host.thread.join().map_err(|_| "a host panicked")??;
+    }
+    Ok(())
+}
+
+fn event(request: u64, number: u64) -> Event {
+    let frame = [request, number].iter().flat_map(|word| word.to_le_bytes()).collect();
+    Event::Net { device: 0, frame }
+}
+
+fn wait_for(heard: &Receiver<News>, wanted: impl Fn(&Notice) -> bool) -> Result<(), Box<dyn Error>> {
+    loop {
+        if let News::Notice(host, notice) = heard.recv_timeout(PATIENCE)? {
+            println!("{host}: {notice:?}");
+            if wanted(&notice) {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Runs a protected machine: a [`Node`] on one thread, with its network, its arbiter and its backends.
+//!
+//! This is all that stands between a [`Machine`] and a pair. Embedders whose run loop must do more can take it as the
+//! pattern for their own: it is one `select!`, one step, one drain.
+
+use crossbeam::channel::{self, Receiver, Sender};
+use ft_core::arbiter::{Arbiter, ClaimOutcome};
+use ft_core::effect::Numbered;
+use ft_core::error::{HaltReason, Misuse};
+use ft_core::machine::Machine;
+use ft_core::node::{Activity, Node};
+use ft_core::record::Event;
+use ft_core::replica::{Notice, Output, Role};
+use ft_core::units::{Instant, NodeId, Span, Term};
+use ft_net::{NetEvent, Network};
+use std::time::Duration;
+
+/// What happens around a machine. Both methods are called on the driver's thread, so they must not block.
+pub trait Backend {
+    /// An effect may leave: send the packet, write the block. Called only while this copy is live.
+    fn release(&mut self, effect: Numbered);
+
+    /// Something happened to the pair. On [`Notice::Live`] attach to disks and networks, and announce the machine's
+    /// address there.
+    fn notice(&mut self, notice: &Notice);
+}
+
+/// The host's clock as the protocol needs it: monotonic, and running while the host is suspended.
+pub fn now() -> Instant {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Instant(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// A protected machine on this host.
+pub struct Driver<M, B> {
+    node: Node<M>,
+    backend: B,
+    network: Network,
+    net_events: Receiver<NetEvent>,
+    inputs: Receiver<Event>,
+    claims: Sender<Term>,
+    answers: Receiver<(Term, ClaimOutcome)>,
+    tick: Span,
+    next_tick: Instant,
+}
+
+impl<M: Machine, B: Backend> Driver<M, B> {
+    /// Puts a node together with what is around it. `inputs` are the backends' events for the machine; `arbiter` is asked on
+    /// a thread of its own, because it may take its time.
+    ///
+    /// # Errors
+    /// When the arbiter's thread cannot be started.
+    pub fn new(
+        node: Node<M>,
+        id: NodeId,
+        backend: B,
+        (network, net_events): (Network, Receiver<NetEvent>),
+        inputs: Receiver<Event>,
+        arbiter: impl Arbiter + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (claims, answers) = spawn_arbiter(id, arbiter)?;
+        let tick = match node.role() {
+            Role::Primary(primary) => primary.identity().config.flush_after,
+            Role::Secondary(secondary) => secondary.identity().config.flush_after,
+            Role::Halted(_) => Span::from_ms(10),
+        };
+        Ok(Self { node, backend, network, net_events, inputs, claims, answers, tick, next_tick: now() })
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node<M> {
+        &self.node
+    }
+
+    /// Runs until this copy is over, and says why; `None` when `stop` was closed first.
+    ///
+    /// # Errors
+    /// [`Misuse::EventTooLong`], when a backend hands in an event above the limit.
+    pub fn run(&mut self, stop: &Receiver<()>) -> Result<Option<HaltReason>, Misuse> {
+        let mut wait = Duration::ZERO;
+        loop {
+            channel::select! {
+                recv(stop) -> _ => return Ok(None),
+                recv(self.net_events) -> event => if let Ok(event) = event { self.handle_net(event) },
+                recv(self.answers) -> answer => if let Ok((term, outcome)) = answer {
+                    self.node.handle_claim(now(), term, outcome);
+                },
+                recv(self.inputs) -> event => match event {
+                    // What does not fit has not happened, as a packet that a full network card drops.
+                    Ok(event) => drop(self.node.handle_event(event)?),
+                    // Backends without inputs: nothing more will come from there.
+                    Err(_) => self.inputs = channel::never(),
+                },
+                default(wait) => {}
+            }
+            self.drain_events()?;
+            if let Some(reason) = self.turn(&mut wait) {
+                return Ok(Some(reason));
+            }
+        }
+    }
+
+    /// Takes what else is there, so that a busy machine does not see one event a turn.
+    fn drain_events(&mut self) -> Result<(), Misuse> {
+        while let Ok(event) = self.net_events.try_recv() {
+            self.handle_net(event);
+        }
+        while let Ok(event) = self.inputs.try_recv() {
+            self.node.handle_event(event)?;
+        }
+        Ok(())
+    }
+
+    /// One step of the machine, and everything that follows from it.
+    fn turn(&mut self, wait: &mut Duration) -> Option<HaltReason> {
+        let time = now();
+        if time >= self.next_tick {
+            self.next_tick = time + self.tick;
+            self.node.handle_tick(time);
+        }
+        let until = match self.node.step(time) {
+            Activity::Busy => time,
+            Activity::Paused(end) => end.min(self.next_tick),
+            Activity::Idle => self.next_tick,
+        };
+        *wait = Duration::from_nanos(until.since(now()).0);
+        let mut over = None;
+        while let Some(output) = self.node.poll() {
+            match output {
+                // A message that is dropped counts as lost on the way; the core sends again what matters.
+                Output::Send { to, envelope } => drop(self.network.send(to, envelope)),
+                Output::Release(effect) => self.backend.release(effect),
+                // The arbiter's thread ends only with this driver.
+                Output::Claim(term) => drop(self.claims.try_send(term)),
+                Output::Notice(notice) => {
+                    self.backend.notice(&notice);
+                    if let Notice::Halted(reason) = notice {
+                        over = Some(reason);
+                    }
+                }
+            }
+        }
+        over
+    }
+
+    fn handle_net(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Message(from, envelope) => self.node.handle_message(now(), from, envelope),
+            NetEvent::Up(host) => self.node.handle_link_up(now(), host),
+            NetEvent::Gone(host) => self.node.handle_peer_gone(now(), host),
+            // Silence is what counts, and the core measures it.
+            NetEvent::Down(..) => {}
+        }
+    }
+
+    /// Ends at once and without a farewell, as if the process had been killed: for tests and demonstrations.
+    pub fn kill(self) {
+        self.network.kill();
+    }
+}
+
+type ClaimChannels = (Sender<Term>, Receiver<(Term, ClaimOutcome)>);
+
+/// Claims that wait for the arbiter. The core repeats a claim, so a full queue loses nothing.
+const CLAIMS_MAX: usize = 4;
+
+fn spawn_arbiter(id: NodeId, mut arbiter: impl Arbiter + Send + 'static) -> std::io::Result<ClaimChannels> {
+    let (claims, asked) = channel::bounded::<Term>(CLAIMS_MAX);
+    let (answer, answers) = channel::bounded(CLAIMS_MAX);
+    std::thread::Builder::new().name("ft-arbiter".into()).spawn(move || {
+        for term in asked {
+            if answer.send((term, arbiter.claim(term, id))).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok((claims, answers))
+}
