@@ -90,9 +90,16 @@ impl<M: Machine> Executor<M> {
     /// # Errors
     /// The machine's.
     pub fn run(&mut self, ticks: u64) -> Result<Stop, Fault> {
-        let until = Tick(self.machine.point().tick.0.saturating_add(ticks));
-        let stop = self.machine.run(until)?;
+        let start = self.machine.point().tick;
+        let stop = self.machine.run(Tick(start.0.saturating_add(ticks)))?;
+        let before = self.fresh.len() + self.queries.len();
         self.collect();
+        if self.fresh.len() + self.queries.len() > before && self.machine.point().tick == start {
+            return Err(Fault(format!(
+                "the machine emitted effects without a tick at {}",
+                self.machine.point()
+            )));
+        }
         Ok(stop)
     }
 

@@ -18,6 +18,9 @@ pub trait Machine {
 
     /// Runs to tick `until` and not beyond, or until it has emitted effects, or until only a record can make it go on.
     ///
+    /// Whatever it does here takes at least a tick: while the tick stands still, so does the machine. Otherwise no point
+    /// would lie between two of its deeds, and a secondary could not stop there.
+    ///
     /// # Errors
     /// When the machine cannot go on at all: a triple fault, a failed emulation, a host error.
     fn run(&mut self, until: Tick) -> Result<Stop, Fault>;
