@@ -13,6 +13,7 @@ use ft_core::record::Event;
 use ft_core::replica::{Notice, Output, Role};
 use ft_core::units::{Instant, NodeId, Span, Term};
 use ft_net::{NetEvent, Network};
+use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
 /// What happens around a machine. Both methods are called on the driver's thread, so they must not block.
@@ -27,8 +28,8 @@ pub trait Backend {
 
 /// The host's clock as the protocol needs it: monotonic, and running while the host is suspended.
 pub fn now() -> Instant {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Instant(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux since 2.6.39 has this clock");
+    Instant(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// A protected machine on this host.
@@ -65,6 +66,11 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             Role::Halted(_) => Span::from_ms(10),
         };
         Ok(Self { node, backend, network, net_events, inputs, claims, answers, tick, next_tick: now() })
+    }
+
+    /// The network, to add peers.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// The node.

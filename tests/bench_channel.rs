@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const FT: &str = env!("CARGO_BIN_EXE_ft");
 /// Long enough for the busiest machine; only a failing test waits for it.
@@ -69,6 +70,11 @@ fn an_interrupted_run_takes_its_peers_along() {
     let said = run.end();
     assert!(said.contains("interrupted"), "{said}");
     assert_gone(&peers);
+    assert_eq!(
+        std::fs::read_dir(run.scratch.path()).expect("a directory").count(),
+        0,
+        "keys are left behind"
+    );
 }
 
 #[test]
@@ -83,19 +89,23 @@ fn peers_do_not_outlive_a_coordinator_that_is_killed() {
 /// `ft bench channel` with more to send than any test waits for.
 struct Run {
     child: Child,
+    /// Where it keeps its throw-away keys.
+    scratch: TempDir,
 }
 
 impl Run {
     fn start_endless() -> Self {
         let arguments = ["bench", "channel", "--link", "loopback", "--contenders", "tcp", "--mib", "1000000"];
+        let scratch = TempDir::new().expect("a scratch directory");
         let mut command = Command::new(FT);
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { child: command.spawn().expect("ft starts") }
+        command.args(arguments).env("TMPDIR", scratch.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self { child: command.spawn().expect("ft starts"), scratch }
     }
 
     /// The ids of both peers of the TCP measurement, once they stand.
-    fn peers(&self) -> Vec<u32> {
+    fn peers(&mut self) -> Vec<u32> {
         wait_for("two peers at work", || {
+            assert_eq!(self.child.try_wait().expect("it is our child"), None, "it ended early");
             let peers = children(self.child.id());
             // The check of the link comes first and is over in a moment; this volume takes an hour.
             (peers.len() == 2 && peers.iter().all(|&peer| is_moving_volume(peer))).then_some(peers)
@@ -171,7 +181,11 @@ fn a_channel_this_build_does_not_have_is_refused_by_name() {
 
 #[test]
 fn a_peer_started_by_hand_says_who_starts_it() {
-    let output = Command::new(FT).args(["bench", "channel-peer", "test"]).stdin(Stdio::null()).output().expect("ft starts");
+    let output = Command::new(FT)
+        .args(["bench", "channel-peer", "test"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("ft starts");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("starts this process itself"));
 }

@@ -185,7 +185,12 @@ pub(crate) struct FrameBuilder {
 
 impl FrameBuilder {
     pub(crate) fn new() -> Self {
-        let mut buf = BytesMut::new();
+        Self::expecting(FRAME_HEADER_BYTES)
+    }
+
+    /// An empty frame that is expected to grow to `expected` bytes.
+    fn expecting(expected: usize) -> Self {
+        let mut buf = BytesMut::with_capacity(expected.max(FRAME_HEADER_BYTES));
         buf.put_bytes(0, FRAME_HEADER_BYTES);
         Self { buf, count: 0, context: Context::default() }
     }
@@ -211,7 +216,8 @@ impl FrameBuilder {
     /// Closes the frame that continues `start`, and begins the next.
     pub(crate) fn seal(&mut self, start: LogEnd) -> Frame {
         assert!(self.count > 0, "an empty frame has no place in a log");
-        let built = std::mem::replace(self, Self::new());
+        // The next is likely to be as long as this one: room for it at once saves growing step by step.
+        let built = std::mem::replace(self, Self::expecting(self.buf.len() + self.buf.len() / 8));
         let mut buf = built.buf;
         let (first, prev) = (start.seq.next(), start.chain);
         let payload_len = buf.len() - FRAME_HEADER_BYTES;

@@ -1,6 +1,21 @@
 //! The layout of a log on disk: a header that says whose log it is and where it starts, then the frames as
 //! [`frame`](crate::frame) lays them out, with nothing between them and nothing after them.
 //!
+//! ```text
+//! offset  bytes  little-endian
+//!      0      8  89 "FTREC" 0D 0A
+//!      8      4  version of this layout
+//!     12      4  length of the header
+//!     16      4  the same of bytes 0-16, cut to 32 bits, so that version and length can be trusted
+//!     20      4  protocol version: that of frames and records
+//!     24      8  hash of the machine's configuration
+//!     32      8  last record before the segment
+//!     40      8  chain value there
+//!     48      8  tick at which the machine stands there
+//!     56      .  VM, build, CPU model, tick kind: varint length and UTF-8 each
+//!  end-8      8  XXH3-64, seed 0x46545345474d5431, of all that comes before
+//! ```
+//!
 //! A writer that dies leaves a torn tail: the file ends inside a frame, or was extended and never filled and holds zeros
 //! from the end of a frame on. The reader says where to cut. Everything else that is not right is damage and is refused,
 //! in the last frame too: a tail is only torn where bytes are missing, never where they are wrong. Two losses cannot be
@@ -154,6 +169,9 @@ impl SegmentReader {
     /// # Errors
     /// When the segment is damaged, foreign or newer than this build. It stays refused.
     pub fn poll(&mut self) -> Result<Option<Verified>, SegmentError> {
+        if let Part::Refused(error) = &self.part {
+            return Err(error.clone());
+        }
         while self.buffer.len() == self.need {
             match self.advance() {
                 Ok(None) => {}
@@ -176,18 +194,17 @@ impl SegmentReader {
     /// When a frame is still to be polled.
     pub fn finish(mut self) -> Result<Tail, SegmentError> {
         assert_eq!(self.poll()?, None, "a segment is finished before its last frame was polled");
-        let bytes = self.buffer.len() as u64;
+        let (offset, bytes) = (self.offset, self.buffer.len() as u64);
         match self.part {
-            Part::Header => header::check_magic(&self.buffer)?,
-            Part::Frame(_) if bytes == 0 => return Ok(Tail::Whole),
-            Part::Frame(_) => {}
+            Part::Header => header::check_magic(&self.buffer).map(|()| Tail::Torn { offset, bytes }),
+            Part::Frame(_) if bytes == 0 => Ok(Tail::Whole),
+            Part::Frame(_) => Ok(Tail::Torn { offset, bytes }),
             Part::Padding(dropped) if is_zero(&self.buffer) => {
-                return Ok(Tail::Torn { offset: self.offset, bytes: dropped + bytes });
+                Ok(Tail::Torn { offset, bytes: dropped + bytes })
             }
-            Part::Padding(_) => return Err(self.corrupt()),
-            Part::Refused(error) => return Err(error),
+            Part::Padding(_) => Err(not_padding(offset)),
+            Part::Refused(error) => Err(error),
         }
-        Ok(Tail::Torn { offset: self.offset, bytes })
     }
 
     /// Goes on with as many bytes as were needed: they are a part, or say how long it is.
@@ -198,14 +215,17 @@ impl SegmentReader {
                 self.part = Part::Padding(0);
                 return Ok(None);
             }
-            Part::Frame(_) => Frame::length(&self.buffer).map_err(|source| self.bad_frame(source))?,
+            Part::Frame(_) => {
+                let offset = self.offset;
+                Frame::length(&self.buffer).map_err(|source| SegmentError::Frame { offset, source })?
+            }
             Part::Padding(dropped) if is_zero(&self.buffer) => {
                 *dropped += self.buffer.len() as u64;
                 self.buffer.clear();
                 self.need = PADDING_BYTES;
                 return Ok(None);
             }
-            Part::Padding(_) => return Err(self.corrupt()),
+            Part::Padding(_) => return Err(not_padding(self.offset)),
             Part::Refused(error) => return Err(error.clone()),
         };
         match length {
@@ -232,15 +252,6 @@ impl SegmentReader {
         self.header = Some(header);
         Ok(None)
     }
-
-    fn bad_frame(&self, source: FrameError) -> SegmentError {
-        SegmentError::Frame { offset: self.offset, source }
-    }
-
-    /// Something follows zeros, so these are no torn tail.
-    fn corrupt(&self) -> SegmentError {
-        self.bad_frame(FrameError::Header)
-    }
 }
 
 impl Default for SegmentReader {
@@ -259,6 +270,11 @@ fn accept(log: &mut LogReader, offset: u64, bytes: Bytes) -> Result<Verified, Se
             Err(SegmentError::Order { offset, expected, found: frame.first() })
         }
     }
+}
+
+/// Something follows the zeros: they are a damaged frame, not a torn tail.
+fn not_padding(offset: u64) -> SegmentError {
+    SegmentError::Frame { offset, source: FrameError::Header }
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

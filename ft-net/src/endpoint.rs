@@ -2,14 +2,15 @@
 
 use crate::error::NetError;
 use crate::identity::{HostName, Identity, peer_host};
-use crate::link::Link;
-use crate::socket::{self, CappedSocket};
+use crate::link::{Link, printable};
+use crate::socket::{self, CappedSocket, SocketBuffers};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
 
 /// The protocol's name in TLS. Another version of it is refused in the handshake.
 pub const ALPN: &[u8] = b"ft/1";
@@ -17,9 +18,9 @@ pub const ALPN: &[u8] = b"ft/1";
 /// IPv6 and UDP headers: QUIC's packets fit the MTU on either IP version.
 const IP_UDP_BYTES: u16 = 48;
 
-/// Connections that are being made by callers not yet known, at most. Further ones must first prove that they can
-/// receive at the address they send from, which costs a flood its spoofed senders, and then are refused.
-const UNPROVEN_MAX: usize = 64;
+/// Callers that are being identified at a time. Who finds the lobby full must first prove that it can receive at the
+/// address it sends from, which costs a flood its spoofed senders, and then enters the lobby of those that did.
+const CALLERS_MAX: usize = 64;
 
 /// How a link uses the network. All limits are per link.
 #[derive(Clone, Debug)]
@@ -62,6 +63,9 @@ pub struct Endpoint {
     quic: quinn::Endpoint,
     identity: Identity,
     config: LinkConfig,
+    buffers: SocketBuffers,
+    unproven: Lobby,
+    proven: Lobby,
 }
 
 impl Endpoint {
@@ -77,12 +81,13 @@ impl Endpoint {
         config: LinkConfig,
     ) -> Result<Self, NetError> {
         let bind = |source| NetError::Bind { address, source };
-        let socket = socket::udp(address, config.socket_buffer).map_err(bind)?;
+        let (socket, buffers) = socket::udp(address, config.socket_buffer).map_err(bind)?;
         let socket = CappedSocket::new(socket, packet_bytes(config.mtu)).map_err(bind)?;
-        Self::on_socket(socket, identity, allowed, config).map_err(|error| match error {
+        let endpoint = Self::on_socket(socket, identity, allowed, config).map_err(|error| match error {
             NetError::Bind { source, .. } => NetError::Bind { address, source },
             other => other,
-        })
+        })?;
+        Ok(Self { buffers, ..endpoint })
     }
 
     /// The same on a socket of the caller's, for tests with bad networks.
@@ -106,7 +111,8 @@ impl Endpoint {
         let mut quic = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)
             .map_err(bind)?;
         quic.set_default_client_config(client_config(&identity, &config)?);
-        Ok(Self { quic, identity, config })
+        let [unproven, proven] = [Lobby::new(CALLERS_MAX), Lobby::new(CALLERS_MAX)];
+        Ok(Self { quic, identity, config, buffers: SocketBuffers::default(), unproven, proven })
     }
 
     /// The address that peers connect to.
@@ -115,6 +121,11 @@ impl Endpoint {
     /// The operating system's.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.quic.local_addr()
+    }
+
+    /// What the kernel granted of the socket buffers asked for; zero for a socket of the caller's.
+    pub fn socket_buffers(&self) -> SocketBuffers {
+        self.buffers
     }
 
     /// Who this host is.
@@ -142,19 +153,19 @@ impl Endpoint {
         tokio::time::timeout(timeout, attempt).await.map_err(late)?
     }
 
-    /// The next connection, before anything is known about the caller; `None` once the endpoint is closed. Connections
-    /// from callers that cannot receive where they send from are not shown.
+    /// The next connection, before anything is known about the caller; `None` once the endpoint is closed. Call it again
+    /// at once: it is here that callers are turned away when there are too many.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.quic.accept().await?;
-            let crowded = self.quic.open_connections() >= UNPROVEN_MAX;
-            if crowded && !incoming.remote_address_validated() {
+            let place = match incoming.remote_address_validated() {
+                true => Some(self.proven.enter()),
+                false => self.unproven.enter_if_free(),
+            };
+            match place {
+                Some(place) => return Some(Incoming { quic: incoming, place }),
                 // An error means that the caller has proven itself already.
-                let _ = incoming.retry();
-            } else if crowded {
-                incoming.refuse();
-            } else {
-                return Some(Incoming(incoming));
+                None => drop(incoming.retry()),
             }
         }
     }
@@ -180,8 +191,11 @@ impl Endpoint {
         if let Some(refused) = self.identity.explain_quic(peer, error, SystemTime::now()) {
             return refused.into();
         }
-        let reason = error.to_string();
-        let peer = peer.to_owned();
+        let (peer, reason) = (peer.to_owned(), printable(&error.to_string()));
+        if has_no_common_protocol(error) {
+            let what = format!("it does not know {}", String::from_utf8_lossy(ALPN));
+            return NetError::Protocol { peer, what };
+        }
         match address {
             Some(address) => NetError::Unreachable { peer, address, reason },
             None => NetError::Lost { peer, reason },
@@ -189,8 +203,66 @@ impl Endpoint {
     }
 }
 
+/// Where callers stand while it is found out who they are: a bounded number of them.
+///
+/// An honest caller is known after a few round trips. So when there is no place left, it is the one who has been
+/// there longest that goes: a flood must bring a whole lobby full within a handshake to keep honest callers out.
+pub(crate) struct Lobby {
+    /// Those inside, the oldest first. To drop one is to show them the door.
+    callers: Mutex<VecDeque<oneshot::Sender<()>>>,
+    max: usize,
+}
+
+/// A place in a [`Lobby`], free again when this is dropped.
+pub(crate) struct Place(oneshot::Receiver<()>);
+
+impl Lobby {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { callers: Mutex::default(), max }
+    }
+
+    /// A place, if need be that of the caller who has been there longest.
+    pub(crate) fn enter(&self) -> Place {
+        let mut callers = self.callers();
+        if callers.len() >= self.max {
+            callers.pop_front();
+        }
+        Self::seat(&mut callers)
+    }
+
+    fn enter_if_free(&self) -> Option<Place> {
+        let mut callers = self.callers();
+        (callers.len() < self.max).then(|| Self::seat(&mut callers))
+    }
+
+    /// Those who are still there.
+    fn callers(&self) -> MutexGuard<'_, VecDeque<oneshot::Sender<()>>> {
+        // A panic elsewhere leaves the list whole: each change is one step.
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        callers.retain(|caller| !caller.is_closed());
+        callers
+    }
+
+    fn seat(callers: &mut VecDeque<oneshot::Sender<()>>) -> Place {
+        let (caller, place) = oneshot::channel();
+        callers.push_back(caller);
+        Place(place)
+    }
+}
+
+impl Place {
+    /// Resolves when the place is given to somebody else.
+    pub(crate) async fn lost(self) {
+        // The lobby never says anything; it only drops its end.
+        let _ = self.0.await;
+    }
+}
+
 /// A connection whose caller is not known yet.
-pub struct Incoming(quinn::Incoming);
+pub struct Incoming {
+    quic: quinn::Incoming,
+    place: Place,
+}
 
 impl Incoming {
     /// Finds out who calls, and makes the link. Takes as long as the caller does, up to the connect timeout: run several
@@ -199,18 +271,35 @@ impl Incoming {
     /// # Errors
     /// When the caller is not accepted, or does not accept us, or speaks something else.
     pub async fn identify(self, endpoint: &Endpoint) -> Result<Link, NetError> {
-        let Self(incoming) = self;
+        let Self { quic: incoming, place } = self;
         let caller = incoming.remote_address().to_string();
-        let late =
-            |_| NetError::Lost { peer: caller.clone(), reason: "handshake not finished in time".into() };
+        let lost = |reason: &str| NetError::Lost { peer: caller.clone(), reason: reason.to_owned() };
         let attempt = async {
             let lost = |error: quinn::ConnectionError| endpoint.explain(&caller, None, &error);
             let connection = incoming.accept().map_err(lost)?.await.map_err(lost)?;
             let peer = connection_peer(&connection)?;
             endpoint.establish(connection, peer).await
         };
-        tokio::time::timeout(endpoint.config.connect_timeout, attempt).await.map_err(late)?
+        tokio::select! {
+            link = attempt => link,
+            () = tokio::time::sleep(endpoint.config.connect_timeout) => {
+                Err(lost("handshake not finished in time"))
+            }
+            () = place.lost() => Err(lost("too many callers, and this one took longest")),
+        }
     }
+}
+
+/// Whether one of the two ends knows no version of the protocol that the other does.
+fn has_no_common_protocol(error: &quinn::ConnectionError) -> bool {
+    /// The alert no_application_protocol (RFC 7301 section 3.2).
+    const ALERT: u8 = 120;
+    let code = match error {
+        quinn::ConnectionError::TransportError(ours) => ours.code,
+        quinn::ConnectionError::ConnectionClosed(theirs) => theirs.error_code,
+        _ => return false,
+    };
+    code == quinn::TransportErrorCode::crypto(ALERT)
 }
 
 /// The host name in the certificate that TLS has verified.

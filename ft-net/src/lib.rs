@@ -22,5 +22,5 @@ pub use error::NetError;
 pub use identity::{ClusterCa, HostCredentials, HostName, Identity, IdentityError, PeerRefused};
 pub use link::{Link, LinkReceiver, LinkSender};
 pub use network::{NetEvent, Network, NetworkConfig, Peer};
-pub use socket::CappedSocket;
+pub use socket::{CappedSocket, SocketBuffers};
 pub use stats::LinkStats;

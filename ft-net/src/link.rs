@@ -18,7 +18,7 @@ use crate::stats::{Counters, LinkStats, add};
 use crate::wire::{self, PREFACE_BYTES, WireError};
 use bytes::{Bytes, BytesMut};
 use ft_core::message::{Envelope, Lane};
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ReadError, ReadExactError, RecvStream, SendStream, VarInt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
@@ -35,6 +35,7 @@ const BATCH: usize = 32;
 /// Codes with which a connection is closed.
 const CLOSED: VarInt = VarInt::from_u32(0);
 const PROTOCOL: VarInt = VarInt::from_u32(1);
+const REFUSED: VarInt = VarInt::from_u32(2);
 
 /// A link that is up.
 pub struct Link {
@@ -86,10 +87,10 @@ impl Link {
         let (state, state_out) = shared.open(Lane::State, 0, config).await?;
         let (inbox, receiver) = mpsc::channel(config.inbox_messages);
         control_out.compressor = Compressor::new(false);
+        let reader = Reader { shared: Arc::clone(&shared), inbox };
         for writer in [control_out, log_out, state_out] {
-            tokio::spawn(writer.run());
+            tokio::spawn(writer.run(reader.clone()));
         }
-        let reader = Reader { shared: Arc::clone(&shared), inbox: inbox.clone() };
         let lane = reader.preface(&mut control_in).await.map_err(|error| shared.breach(error))?;
         tokio::spawn(reader.clone().read_stream(control_in, lane));
         tokio::spawn(reader.clone().accept_streams());
@@ -101,6 +102,11 @@ impl Link {
     /// Who is at the other end.
     pub fn peer(&self) -> &HostName {
         &self.sender.shared.peer
+    }
+
+    /// Ends the link, and tells the peer why.
+    pub(crate) fn refuse(self, why: &str) {
+        self.sender.shared.connection.close(REFUSED, why.as_bytes());
     }
 
     /// The two halves.
@@ -152,8 +158,11 @@ impl LinkSender {
     fn send_datagram(&self, envelope: &Envelope) -> bool {
         let (head, bulk) = envelope.encode();
         let bytes = if bulk.is_empty() { head } else { Bytes::from([head, bulk].concat()) };
-        self.shared.counters.handle_sent(envelope);
-        self.shared.connection.send_datagram(bytes).is_ok()
+        let sent = self.shared.connection.send_datagram(bytes).is_ok();
+        if sent {
+            self.shared.counters.handle_sent(envelope);
+        }
+        sent
     }
 }
 
@@ -246,11 +255,16 @@ impl Shared {
         let peer = self.peer.to_string();
         let reason = match self.connection.close_reason() {
             Some(quinn::ConnectionError::LocallyClosed) => "closed on this side".to_owned(),
-            Some(reason) => reason.to_string(),
+            Some(reason) => printable(&reason.to_string()),
             None => "the peer closed a stream".to_owned(),
         };
         NetError::Lost { peer, reason }
     }
+}
+
+/// Text in which the peer may have had a say, and which goes to a terminal and to a log.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 /// Writes a lane's queue to its stream.
@@ -263,13 +277,27 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self) {
+    /// Ends with the link, and takes the queue along: what is sent from then on is dropped at once.
+    async fn run(mut self, reader: Reader) {
+        let shared = Arc::clone(&self.shared);
+        let is_stopped = tokio::select! {
+            is_whole = self.write_all() => !is_whole && shared.connection.close_reason().is_none(),
+            _ = shared.connection.closed() => false,
+        };
+        if is_stopped {
+            reader.fail(WireError::Stopped).await;
+        }
+    }
+
+    /// Until nobody queues any more; `false` when the stream ended first.
+    async fn write_all(&mut self) -> bool {
         let mut batch = Vec::with_capacity(BATCH);
         while self.queue.recv_many(&mut batch, BATCH).await > 0 {
             if !self.write(&mut batch).await {
-                return;
+                return false;
             }
         }
+        true
     }
 
     async fn write(&mut self, batch: &mut Vec<Envelope>) -> bool {
@@ -374,13 +402,45 @@ impl Reader {
 /// The next message of a stream; `None` at its end.
 async fn read_message(stream: &mut RecvStream) -> Result<Option<Envelope>, WireError> {
     let mut length = [0; 4];
-    if stream.read_exact(&mut length).await.is_err() {
-        return Ok(None);
+    match stream.read_exact(&mut length).await {
+        Ok(()) => {}
+        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(error) => return cut(&error),
     }
     let (len, is_compressed) = wire::parse_length(length)?;
-    let mut body = BytesMut::zeroed(len);
-    if stream.read_exact(&mut body).await.is_err() {
-        return Ok(None);
+    match read_body(stream, len).await {
+        Ok(Some(body)) => wire::decode(body, is_compressed).map(Some),
+        Ok(None) => Err(WireError::Cut),
+        Err(error) => cut(&ReadExactError::ReadError(error)),
     }
-    wire::decode(body.freeze(), is_compressed).map(Some)
+}
+
+/// The next `len` bytes of a stream, copied once at most: a message within one packet is not copied at all. `None` where
+/// the stream ends before.
+async fn read_body(stream: &mut RecvStream, len: usize) -> Result<Option<Bytes>, ReadError> {
+    let mut body = BytesMut::new();
+    if len == 0 {
+        return Ok(Some(Bytes::new()));
+    }
+    loop {
+        let Some(chunk) = stream.read_chunk(len - body.len(), true).await? else {
+            return Ok((body.len() == len).then(|| body.freeze()));
+        };
+        if chunk.bytes.len() == len {
+            return Ok(Some(chunk.bytes));
+        }
+        body.reserve(len - body.len());
+        body.extend_from_slice(&chunk.bytes);
+        if body.len() == len {
+            return Ok(Some(body.freeze()));
+        }
+    }
+}
+
+/// A stream that ended in the middle of a message: with its connection, or because the peer breaks the protocol.
+fn cut(error: &ReadExactError) -> Result<Option<Envelope>, WireError> {
+    match error {
+        ReadExactError::ReadError(ReadError::ConnectionLost(_)) => Ok(None),
+        _ => Err(WireError::Cut),
+    }
 }

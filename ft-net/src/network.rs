@@ -3,7 +3,7 @@
 //! Of two hosts, the one with the lower number dials, and dials again whenever the link is down. Each link has a tripwire
 //! beside it, on the TCP port of the same number.
 
-use crate::endpoint::{Endpoint, LinkConfig};
+use crate::endpoint::{Endpoint, LinkConfig, Lobby};
 use crate::error::NetError;
 use crate::identity::{HostName, Identity};
 use crate::link::{Link, LinkSender};
@@ -15,9 +15,9 @@ use ft_core::units::HostId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Events that wait to be taken.
 const EVENTS_MAX: usize = 1024;
@@ -26,7 +26,7 @@ const EVENTS_MAX: usize = 1024;
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_secs(1);
 
-/// Callers that are being identified at a time, for links and for tripwires each.
+/// Callers at the tripwires that are being identified at a time.
 const CALLERS_MAX: usize = 32;
 
 /// How often statistics are published.
@@ -82,6 +82,10 @@ struct Inner {
     endpoint: Endpoint,
     peers: RwLock<BTreeMap<HostId, Peer>>,
     links: RwLock<BTreeMap<HostId, LinkSender>>,
+    /// Changes with every new link.
+    linked: watch::Sender<()>,
+    /// Tripwires that stand, by number.
+    wires: RwLock<BTreeMap<HostId, usize>>,
     events: Sender<NetEvent>,
     stopped: watch::Sender<bool>,
 }
@@ -107,6 +111,8 @@ impl Network {
             endpoint,
             peers: RwLock::default(),
             links: RwLock::default(),
+            linked: watch::Sender::new(()),
+            wires: RwLock::default(),
             events,
             stopped: watch::Sender::new(false),
         });
@@ -134,13 +140,17 @@ impl Network {
 
     /// Sends a message. `false` when it was dropped: no link, or its queue is full.
     pub fn send(&self, to: HostId, envelope: Envelope) -> bool {
-        let link = read(&self.inner.links).get(&to).cloned();
-        link.is_some_and(|link| link.send(envelope))
+        self.inner.link(to).is_some_and(|link| link.send(envelope))
     }
 
     /// What the link to a peer has carried; `None` while it is down.
     pub fn stats(&self, host: HostId) -> Option<LinkStats> {
         read(&self.inner.links).get(&host).map(LinkSender::stats)
+    }
+
+    /// Whether it would be noticed at once that the peer's process has ended: its tripwire stands.
+    pub fn is_watched(&self, host: HostId) -> bool {
+        read(&self.inner.wires).get(&host).is_some_and(|wires| *wires > 0)
     }
 }
 
@@ -159,8 +169,13 @@ impl Drop for Network {
         let Some(runtime) = self.runtime.take() else { return };
         self.inner.stopped.send_replace(true);
         let close = async {
+            let all = async {
+                self.inner.endpoint.close().await;
+                // Each task listens until it has said farewell; cut short, a tripwire would say that we died.
+                self.inner.stopped.closed().await;
+            };
             // The farewell is a courtesy: who misses it finds out by itself.
-            let _ = tokio::time::timeout(Duration::from_millis(500), self.inner.endpoint.close()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(500), all).await;
         };
         runtime.block_on(close);
         runtime.shutdown_timeout(Duration::from_millis(500));
@@ -185,11 +200,8 @@ async fn open(identity: &Identity, config: &NetworkConfig) -> Result<(Endpoint, 
 
 impl Inner {
     async fn accept_links(self: Arc<Self>) {
-        let callers = Arc::new(Semaphore::new(CALLERS_MAX));
         let mut stopped = self.stopped.subscribe();
         loop {
-            // Who floods us waits in the kernel's buffer, not in ours.
-            let Ok(permit) = Arc::clone(&callers).acquire_owned().await else { return };
             let incoming = tokio::select! {
                 incoming = self.endpoint.accept() => incoming,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -197,9 +209,7 @@ impl Inner {
             let Some(incoming) = incoming else { return };
             let inner = Arc::clone(&self);
             tokio::spawn(async move {
-                let link = incoming.identify(&inner.endpoint).await;
-                drop(permit);
-                match link {
+                match incoming.identify(&inner.endpoint).await {
                     Ok(link) => inner.run_accepted(link).await,
                     Err(error) => tracing::warn!(%error, "refused a connection"),
                 }
@@ -211,7 +221,9 @@ impl Inner {
         match self.number_of(link.peer()) {
             Some(host) => self.run(host, link).await,
             None => {
-                tracing::warn!(peer = %link.peer(), "refused a host of the cluster that is no peer of this one")
+                let (caller, own) = (link.peer().clone(), self.endpoint.identity().host());
+                tracing::warn!(peer = %caller, "refused a host of the cluster that is no peer of this one");
+                link.refuse(&format!("{caller} is no peer of {own}; add it there"));
             }
         }
     }
@@ -222,8 +234,11 @@ impl Inner {
         while let Some(Peer { name, address }) = self.peer(host) {
             match self.endpoint.connect(address, &name).await {
                 Ok(link) => {
-                    pause = REDIAL_MIN;
+                    let began = Instant::now();
                     self.run(host, link).await;
+                    // A link that ends as soon as it is made must not be made without pause.
+                    let lasted = began.elapsed() > REDIAL_MAX;
+                    pause = if lasted { REDIAL_MIN } else { (pause * 2).min(REDIAL_MAX) };
                 }
                 Err(error) => {
                     self.report(NetEvent::Down(host, error)).await;
@@ -244,6 +259,7 @@ impl Inner {
         if let Some(older) = older {
             older.close();
         }
+        self.linked.send_replace(());
         self.report(NetEvent::Up(host)).await;
         let error = loop {
             match receiver.recv().await {
@@ -257,10 +273,9 @@ impl Inner {
     }
 
     async fn accept_tripwires(self: Arc<Self>, post: Post) {
-        let callers = Arc::new(Semaphore::new(CALLERS_MAX));
+        let lobby = Lobby::new(CALLERS_MAX);
         let mut stopped = self.stopped.subscribe();
         loop {
-            let Ok(permit) = Arc::clone(&callers).acquire_owned().await else { return };
             let caller = tokio::select! {
                 caller = post.accept() => caller,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -270,12 +285,18 @@ impl Inner {
                 tokio::time::sleep(REDIAL_MIN).await;
                 continue;
             };
-            let inner = Arc::clone(&self);
+            let (inner, place) = (Arc::clone(&self), lobby.enter());
             tokio::spawn(async move {
-                let wire = caller.identify().await;
-                drop(permit);
+                let wire = tokio::select! {
+                    wire = caller.identify() => wire,
+                    () = place.lost() => return,
+                };
                 match wire.map(|wire| (inner.number_of(wire.peer()), wire)) {
-                    Ok((Some(host), wire)) => drop(inner.watch(host, wire).await),
+                    Ok((Some(host), mut wire)) => {
+                        if wire.accept().await.is_ok() {
+                            inner.watch(host, wire).await;
+                        }
+                    }
                     Ok((None, wire)) => {
                         tracing::warn!(peer = %wire.peer(), "refused the tripwire of no peer")
                     }
@@ -292,9 +313,7 @@ impl Inner {
             match Tripwire::connect(address, &name, self.endpoint.identity()).await {
                 Ok(wire) => {
                     pause = REDIAL_MIN;
-                    if self.watch(host, wire).await.is_none() {
-                        return;
-                    }
+                    self.watch(host, wire).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, peer = %name, "no tripwire");
@@ -308,22 +327,35 @@ impl Inner {
         }
     }
 
-    /// Watches a tripwire until it breaks; `None` when the network was stopped.
-    async fn watch(&self, host: HostId, wire: Tripwire) -> Option<Broken> {
-        let mut stopped = self.stopped.subscribe();
-        let stop = async move {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
+    /// Watches a tripwire until it breaks or the network is stopped; or until a newer link than the one beside it is up:
+    /// the wire may lead to a process that ended while nothing could be heard of it.
+    async fn watch(&self, host: HostId, wire: Tripwire) {
+        let (mut stopped, mut linked) = (self.stopped.subscribe(), self.linked.subscribe());
+        let mut link = self.link(host);
+        *write(&self.wires).entry(host).or_default() += 1;
+        let stop = async {
+            loop {
+                tokio::select! {
+                    _ = stopped.wait_for(|stopped| *stopped) => return,
+                    _ = linked.changed() => {}
+                }
+                let now = self.link(host);
+                if is_newer(&now, &link) {
+                    return;
+                }
+                link = link.take().or(now);
+            }
         };
         let broken = wire.watch(stop).await;
-        if broken == Some(Broken::Gone) {
+        *write(&self.wires).entry(host).or_default() -= 1;
+        let now = self.link(host);
+        if broken == Some(Broken::Gone) && !is_newer(&now, &link) {
             // The link leads nowhere: waiting for its timeout would only delay the next one.
-            let link = write(&self.links).remove(&host);
-            if let Some(link) = link {
+            if let Some(link) = now.filter(|link| self.forget(host, link)) {
                 link.close();
             }
             self.report(NetEvent::Gone(host)).await;
         }
-        broken
     }
 
     async fn publish(self: Arc<Self>) {
@@ -360,6 +392,10 @@ impl Inner {
         is_current
     }
 
+    fn link(&self, host: HostId) -> Option<LinkSender> {
+        read(&self.links).get(&host).cloned()
+    }
+
     fn peer(&self, host: HostId) -> Option<Peer> {
         read(&self.peers).get(&host).cloned()
     }
@@ -367,6 +403,11 @@ impl Inner {
     fn number_of(&self, name: &HostName) -> Option<HostId> {
         read(&self.peers).iter().find(|(_, peer)| peer.name == *name).map(|(host, _)| *host)
     }
+}
+
+/// Whether `link` took the place of `older`.
+fn is_newer(link: &Option<LinkSender>, older: &Option<LinkSender>) -> bool {
+    matches!((link, older), (Some(link), Some(older)) if !link.is_same(older))
 }
 
 /// A panic elsewhere leaves these maps whole: each is changed in one step.

@@ -4,6 +4,7 @@
 //! bytes that one datagram of segmentation offload may hold; the kernel refuses (EMSGSIZE) and quinn takes the refusal
 //! for a lost probe: the packets are gone in silence. So the number is capped by the packets' size.
 
+use nix::sys::socket::{setsockopt, sockopt};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime, UdpPoller};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -70,12 +71,28 @@ impl AsyncUdpSocket for CappedSocket {
     }
 }
 
-/// Opens a UDP socket with buffers of `buffer_bytes` where the kernel grants them.
-pub(crate) fn udp(address: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket> {
+/// Kernel buffers of a socket, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketBuffers {
+    /// For sending.
+    pub send: usize,
+    /// For receiving.
+    pub receive: usize,
+}
+
+/// Opens a UDP socket and asks for buffers of `buffer_bytes`. Only root may pass net.core.rmem_max and wmem_max; what is
+/// not granted costs throughput at high rates, not correctness. Returns what was granted.
+pub(crate) fn udp(address: SocketAddr, buffer_bytes: usize) -> Result<(UdpSocket, SocketBuffers)> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    // What is not granted costs throughput at high rates, not correctness: net.core.rmem_max is the limit.
-    socket.set_recv_buffer_size(buffer_bytes)?;
-    socket.set_send_buffer_size(buffer_bytes)?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &buffer_bytes).is_err() {
+        socket.set_recv_buffer_size(buffer_bytes)?;
+    }
+    if setsockopt(&socket, sockopt::SndBufForce, &buffer_bytes).is_err() {
+        socket.set_send_buffer_size(buffer_bytes)?;
+    }
     socket.bind(&address.into())?;
-    Ok(socket.into())
+    // The kernel doubles what it grants, for its own bookkeeping, and reports the double (socket(7)).
+    let granted =
+        SocketBuffers { send: socket.send_buffer_size()? / 2, receive: socket.recv_buffer_size()? / 2 };
+    Ok((socket.into(), granted))
 }

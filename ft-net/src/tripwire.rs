@@ -23,6 +23,9 @@ const ALPN: &[u8] = b"ft-tripwire/1";
 /// A handshake that takes longer is given up.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// What the accepting end says once; later versions may say more.
+const ACCEPTED: u8 = 1;
+
 /// How a wire ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -43,6 +46,8 @@ impl Tripwire {
         &self.peer
     }
 
+    /// Attaches a wire to `peer`. It counts once the other end has said that it has accepted us: until then a connection
+    /// that breaks is one that was refused.
     pub(crate) async fn connect(
         address: SocketAddr,
         peer: &HostName,
@@ -54,7 +59,28 @@ impl Tripwire {
             TlsConnector::from(identity.client_config(ALPN)).connect(name, tcp).await
         };
         let stream = tokio::time::timeout(HANDSHAKE, attempt).await.map_err(io::Error::other)??;
-        Ok(Self { stream: stream.into(), peer: peer.clone() })
+        let mut wire = Self { stream: stream.into(), peer: peer.clone() };
+        match tokio::time::timeout(HANDSHAKE, wire.stream.read_u8()).await {
+            Ok(Ok(ACCEPTED)) => Ok(wire),
+            Ok(Ok(_)) => Err(io::Error::other("the other end of the wire speaks something else")),
+            Ok(Err(error)) => Err(error),
+            Err(late) => {
+                // The other end may have accepted us by now: nobody has ended.
+                wire.farewell().await;
+                Err(io::Error::other(late))
+            }
+        }
+    }
+
+    /// Tells the caller that it is accepted.
+    pub(crate) async fn accept(&mut self) -> io::Result<()> {
+        self.stream.write_all(&[ACCEPTED]).await?;
+        self.stream.flush().await
+    }
+
+    async fn farewell(&mut self) {
+        // The other end may be gone already.
+        let _ = tokio::time::timeout(HANDSHAKE, self.stream.shutdown()).await;
     }
 
     /// Watches until the wire breaks or `stop` resolves; in the latter case the peer gets a farewell.
@@ -63,7 +89,7 @@ impl Tripwire {
         tokio::select! {
             read = self.stream.read(&mut byte) => Some(judge(read)),
             () = stop => {
-                let _ = self.stream.shutdown().await;
+                self.farewell().await;
                 None
             }
         }

@@ -39,6 +39,8 @@ pub(crate) enum WireError {
     Lane,
     #[error("a stream that ended in the middle")]
     Cut,
+    #[error("a lane that it does not read any more")]
+    Stopped,
 }
 
 pub(crate) fn preface(lane: Lane) -> [u8; PREFACE_BYTES] {

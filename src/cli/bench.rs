@@ -114,6 +114,7 @@ pub(crate) fn run(args: Args) -> CliResult {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use clap::Parser;
 

@@ -1,20 +1,5 @@
 //! What stands before the frames of a segment.
 //!
-//! ```text
-//! offset  bytes  little-endian
-//!      0      8  89 "FTREC" 0D 0A
-//!      8      4  version of this layout
-//!     12      4  length of the header
-//!     16      4  check of bytes 0-16, so that version and length can be trusted
-//!     20      4  protocol version: that of frames and records
-//!     24      8  hash of the machine's configuration
-//!     32      8  last record before the segment
-//!     40      8  chain value there
-//!     48      8  tick at which the machine stands there
-//!     56      .  VM, build, CPU model, tick kind: varint length and UTF-8 each
-//!  end-8      8  XXH3-64 of all that comes before
-//! ```
-//!
 //! Invariant: every version, past and future, begins with the same 20 bytes, so that every build can name a version that
 //! it does not read. The magic's first byte is not ASCII and its end is a line break, so that a copy that went through a
 //! text conversion is not taken for a damaged recording.
@@ -175,10 +160,12 @@ fn name(fields: &mut Reader) -> Result<String, DecodeError> {
     let offset = fields.offset();
     let bytes = fields.bytes(MAX_TEXT_BYTES)?;
     let text = std::str::from_utf8(&bytes).ok().filter(|text| is_name(text));
-    text.map(str::to_owned).ok_or(DecodeError::Malformed { offset, what: "a name that is not printable UTF-8" })
+    text.map(str::to_owned)
+        .ok_or(DecodeError::Malformed { offset, what: "a name that is not printable UTF-8" })
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -6,7 +6,7 @@
 use super::error::Error;
 use super::order::{Job, Sample};
 use super::payload::Payload;
-use super::{quic, stream, tcp, tls, udp};
+use super::{log, quic, stream, tcp, tls, udp};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -59,7 +59,7 @@ impl Contender {
             Self::Tcp => Some(&stream::Volume(tcp::Tcp)),
             Self::Tls => Some(&stream::Volume(tls::Tls)),
             Self::Quinn => Some(&quic::Volume),
-            Self::Log => None,
+            Self::Log => Some(&log::Volume),
         }
     }
 
@@ -104,7 +104,7 @@ impl Method {
             Self::Tls => Some(&stream::Ping(tls::Tls)),
             Self::QuinnStream => Some(&quic::StreamPing),
             Self::QuinnDatagram => Some(&quic::DatagramPing),
-            Self::LogAck => None,
+            Self::LogAck => Some(&log::Acknowledged),
         }
     }
 

@@ -21,6 +21,7 @@ mod host;
 mod identity;
 mod interrupt;
 mod link;
+mod log;
 mod measure;
 mod netns;
 mod order;
@@ -74,11 +75,11 @@ pub(crate) fn run(plan: &Plan, json: bool) -> Result<(), Error> {
             }
             Err(obstacle) => {
                 interrupt.check()?;
-                text::skipped(&mut out, &spec.name(), &obstacle)?;
                 report.skip(spec.name(), obstacle.to_string());
             }
         }
     }
+    text::skipped(&mut out, &report.skipped)?;
     if report.links.is_empty() {
         return Err(Error::NothingMeasured);
     }

@@ -111,11 +111,10 @@ fn shape(namespace: &str, delay_us: f64) -> Result<(), Error> {
 /// Small kernels are built without netem, and `tc` only says that the kind is unknown.
 fn explain_missing_netem(error: Error) -> Error {
     match error {
-        Error::Tool { said, .. } if said.contains("qdisc kind is unknown") => Error::Obstacle(
-            "this kernel has no netem, so it cannot add delay: use a kernel with CONFIG_NET_SCH_NETEM \
-             (modprobe sch_netem)"
-                .to_owned(),
-        ),
+        Error::Tool { said, .. } if said.contains("qdisc kind is unknown") => {
+            let why = "delay needs netem: modprobe sch_netem, or a kernel built with CONFIG_NET_SCH_NETEM";
+            Error::Obstacle(why.to_owned())
+        }
         other => other,
     }
 }
@@ -140,6 +139,7 @@ fn tool(program: &str, arguments: &[&str]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -42,9 +42,9 @@ impl<'a> Duo<'a> {
     /// Starts this very program as a peer, inside `namespace` if there is one, and gives it its order.
     pub(super) fn start(&mut self, namespace: Option<&str>, order: &Order) -> Result<(), Error> {
         let who = self.who(order.side);
+        let line = serde_json::to_string(order).doing("write an order")?;
         let mut child = command(namespace, &who).spawn().doing(format!("start the {who}"))?;
         let (stdin, stdout) = (child.stdin.as_mut(), child.stdout.take());
-        let line = serde_json::to_string(order).doing("write an order")?;
         let told = stdin.map_or(Ok(()), |stdin| writeln!(stdin, "{line}"));
         self.children.push((order.side, child));
         if let Some(stdout) = stdout {

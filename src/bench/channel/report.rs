@@ -19,11 +19,11 @@ pub(super) struct Report {
     pub(super) targets: Vec<Target>,
 }
 
-/// A link that could not be had.
-#[derive(Clone, Debug, Serialize)]
+/// Links that could not be had, for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Skipped {
-    link: String,
-    why: String,
+    pub(super) links: Vec<String>,
+    pub(super) why: String,
 }
 
 impl Report {
@@ -31,8 +31,12 @@ impl Report {
         Self { machine, plan, links: Vec::new(), skipped: Vec::new(), targets: Vec::new() }
     }
 
+    /// Links with the same obstacle are one entry: a reader needs one remedy.
     pub(super) fn skip(&mut self, link: String, why: String) {
-        self.skipped.push(Skipped { link, why });
+        match self.skipped.iter_mut().find(|skipped| skipped.why == why) {
+            Some(skipped) => skipped.links.push(link),
+            None => self.skipped.push(Skipped { links: vec![link], why }),
+        }
     }
 
     /// Holds the figures against the targets; last, when every link is in.
@@ -204,6 +208,7 @@ fn each(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> Vec<f64> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// A link on which each contender ran at these rates (Gbit/s), one for each round.

@@ -6,8 +6,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, UdpSocket};
 
-/// A TCP socket, bound to `address` if it will listen. Buffers are set first: the window scale is fixed when the
-/// connection is made.
+/// A TCP socket that neither listens nor is connected yet: the window scale follows from the buffers and is fixed
+/// when the connection is made.
 pub(super) fn tcp(buffer: usize) -> Result<(Socket, Buffers), Error> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).doing("open a TCP socket")?;
     let granted = widen(&socket, buffer)?;
@@ -41,6 +41,7 @@ fn widen(socket: &Socket, size: usize) -> Result<Buffers, Error> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

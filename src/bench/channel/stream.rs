@@ -130,6 +130,7 @@ fn receive_volume(stream: &mut impl Read, expected: u64) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::bench::channel::payload::Data;
 

@@ -78,6 +78,7 @@ fn acknowledgement(link: &LinkReport) -> Option<Target> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::report::tests::link_with;
     use super::*;
 

@@ -3,7 +3,7 @@
 use super::error::{Doing, Error};
 use super::order::Buffers;
 use super::plan::{Plan, Tuning};
-use super::report::{LinkReport, Report, RoundTrip, Throughput};
+use super::report::{LinkReport, Report, RoundTrip, Skipped, Throughput};
 use super::targets::Target;
 use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
 use std::io::Write;
@@ -37,9 +37,11 @@ fn settings(plan: &Plan) -> String {
     )
 }
 
-/// A link that could not be had.
-pub(super) fn skipped(out: &mut dyn Write, link: &str, why: &Error) -> Result<(), Error> {
-    print(out, &format!("\n{link}: skipped: {why}"))
+/// The links that could not be had: one line for each reason.
+pub(super) fn skipped(out: &mut dyn Write, skipped: &[Skipped]) -> Result<(), Error> {
+    skipped.iter().try_for_each(|Skipped { links, why }| {
+        print(out, &format!("\nskipped   {}: {why}", links.join(", ")))
+    })
 }
 
 /// One link's tables.
@@ -48,7 +50,11 @@ pub(super) fn link(out: &mut dyn Write, link: &LinkReport, tuning: &Tuning) -> R
     let buffers = link.buffers.map(|buffers| granted(buffers, tuning.socket_buffer));
     print(out, &format!("UDP round trip {:.0} us{}\n", link.rtt_us, buffers.unwrap_or_default()))?;
     print(out, &throughput(&link.throughput).to_string())?;
-    if link.round_trips.is_empty() { Ok(()) } else { print(out, &format!("\n{}", round_trips(&link.round_trips))) }
+    if link.round_trips.is_empty() {
+        Ok(())
+    } else {
+        print(out, &format!("\n{}", round_trips(&link.round_trips)))
+    }
 }
 
 /// What the kernel gave, and why it may be less than asked for.
@@ -167,6 +173,7 @@ fn number(figure: Option<f64>, decimals: usize) -> Cell {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::contender::Contender;
     use super::super::report::tests::link_with;
     use super::*;
@@ -175,12 +182,21 @@ mod tests {
 
     #[test]
     fn a_table_fits_a_terminal_and_marks_what_is_missing() {
-        let rates: [(Contender, &[f64]); 2] = [(Contender::Tcp, &[39.5, 40.0]), (Contender::Quinn, &[10.25, 10.75])];
+        let rates: [(Contender, &[f64]); 2] =
+            [(Contender::Tcp, &[39.5, 40.0]), (Contender::Quinn, &[10.25, 10.75])];
         let mut out = Vec::new();
         link(&mut out, &link_with("loopback", &rates), &TUNING).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
         assert!(text.contains("10.25..10.75") && text.contains(" - "), "{text}");
+    }
+
+    #[test]
+    fn links_with_the_same_obstacle_share_a_line() {
+        let skipped = [Skipped { links: vec!["a".to_owned(), "b".to_owned()], why: "no root".to_owned() }];
+        let mut out = Vec::new();
+        super::skipped(&mut out, &skipped).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "\nskipped   a, b: no root\n");
     }
 
     #[test]

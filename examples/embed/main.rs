@@ -2,110 +2,31 @@
 //!
 //! `cargo run --release --example embed`
 //!
-//! Part one is what a VMM author writes: the machine. Part two puts two copies on two hosts (here: two threads, each with
-//! its own ports). Part three is the world outside: a client that checks every reply.
+//! The machine is in `adder.rs`. Part one here puts two copies of it on two hosts (two threads, each with its own ports);
+//! part two is the world outside: a client that checks every reply.
 
-use bytes::Bytes;
+mod adder;
+
+use adder::{Adder, words};
+
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use ft::core::Event;
 use ft::core::arbiter::{Arbiter, ClaimOutcome, MemoryArbiter};
 use ft::core::config::Config;
-use ft::core::digest::{Digester, StateDigest};
-use ft::core::effect::{Effect, EffectKind, Numbered};
-use ft::core::error::Fault;
-use ft::core::machine::{Machine, Saved, Stop};
+use ft::core::effect::Numbered;
 use ft::core::message::{PROTOCOL_VERSION, Profile};
 use ft::core::node::Node;
 use ft::core::replica::{Identity as Replica, Notice};
-use ft::core::units::{HostId, NodeId, Session, Term, Tick};
-use ft::core::{Event, Point, Record};
+use ft::core::units::{HostId, NodeId, Session, Term};
 use ft::driver::{Backend, Driver, now};
 use ft::net::identity::DAY;
 use ft::net::{ClusterCa, LinkConfig, Network, NetworkConfig, Peer};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-// ---- 1. The machine -------------------------------------------------------------------------------------------------
-
-/// Adds up the numbers that it receives and answers with the total. Its "CPU" spends a tick on each unit. A request that it
-/// has seen is ignored, so a client may repeat it.
-#[derive(Default)]
-struct Adder {
-    tick: u64,
-    total: u64,
-    seen: u64,
-    todo: VecDeque<u64>,
-    effects: VecDeque<Effect>,
-}
-
-impl Machine for Adder {
-    fn point(&self) -> Point {
-        Point::new(Tick(self.tick), self.total, self.todo.len() as u32)
-    }
-
-    fn run(&mut self, until: Tick) -> Result<Stop, Fault> {
-        while self.tick < until.0 {
-            let Some(left) = self.todo.front_mut() else { return Ok(Stop::Idle) };
-            self.tick += 1;
-            self.total += 1;
-            *left -= 1;
-            if *left == 0 {
-                self.todo.pop_front();
-                let payload = Bytes::copy_from_slice(&self.total.to_le_bytes());
-                self.effects.push_back(Effect { kind: EffectKind::Net, device: 0, op: None, payload });
-                return Ok(Stop::Effect);
-            }
-        }
-        Ok(Stop::Reached)
-    }
-
-    fn apply(&mut self, record: &Record) -> Result<(), Fault> {
-        if let Event::Net { frame, .. } = &record.event {
-            let [request, number] = words(frame)[..] else { return Err(Fault("a request is two words".into())) };
-            if request > self.seen {
-                self.seen = request;
-                self.todo.push_back(number.max(1));
-            }
-        }
-        Ok(())
-    }
-
-    fn take_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
-    }
-
-    fn in_flight(&self) -> Vec<Effect> {
-        Vec::new() // it has no disk
-    }
-
-    fn digest(&mut self) -> StateDigest {
-        let mut digest = Digester::new();
-        digest.bytes(&self.encode()).finish()
-    }
-
-    fn save(&mut self) -> Saved {
-        Saved { bytes: self.encode().into(), last: true }
-    }
-
-    fn restore(&mut self, piece: &[u8], _last: bool) -> Result<(), Fault> {
-        let [tick, total, seen, ref todo @ ..] = words(piece)[..] else { return Err(Fault("too short".into())) };
-        *self = Self { tick, total, seen, todo: todo.iter().copied().collect(), effects: VecDeque::new() };
-        Ok(())
-    }
-}
-
-impl Adder {
-    fn encode(&self) -> Vec<u8> {
-        [self.tick, self.total, self.seen].iter().chain(&self.todo).flat_map(|word| word.to_le_bytes()).collect()
-    }
-}
-
-fn words(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes)).collect()
-}
-
-// ---- 2. A host ------------------------------------------------------------------------------------------------------
+// ---- 1. A host ------------------------------------------------------------------------------------------------------
 
 /// What a host's backends tell the world.
 enum News {
@@ -117,8 +38,7 @@ struct Lan(HostId, Sender<News>);
 
 impl Backend for Lan {
     fn release(&mut self, Numbered { effect, .. }: Numbered) {
-        let total = effect.payload.as_ref().try_into().map_or(0, u64::from_le_bytes);
-        drop(self.1.send(News::Reply(total)));
+        drop(self.1.send(News::Reply(words(&effect.payload)[0])));
     }
 
     fn notice(&mut self, notice: &Notice) {
@@ -189,7 +109,7 @@ fn network() -> Result<[(Network, Receiver<ft::net::NetEvent>); 2], Box<dyn Erro
     Ok(hosts)
 }
 
-// ---- 3. The world ---------------------------------------------------------------------------------------------------
+// ---- 2. The world ---------------------------------------------------------------------------------------------------
 
 const REQUESTS: u64 = 20_000;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -243,8 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn event(request: u64, number: u64) -> Event {
-    let frame = [request, number].iter().flat_map(|word| word.to_le_bytes()).collect();
-    Event::Net { device: 0, frame }
+    Event::Net { device: 0, frame: adder::request(request, number) }
 }
 
 fn wait_for(heard: &Receiver<News>, wanted: impl Fn(&Notice) -> bool) -> Result<(), Box<dyn Error>> {

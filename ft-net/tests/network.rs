@@ -1,0 +1,295 @@
+//! Networks that lose hosts: politely, by death, by silence.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "each test takes what it needs")]
+mod cable;
+#[allow(dead_code, reason = "each test takes what it needs")]
+mod cluster;
+#[allow(dead_code, reason = "each test takes what it needs")]
+mod process;
+#[allow(dead_code, reason = "each test takes what it needs")]
+mod traffic;
+
+use cable::Cable;
+use cluster::linked::{DIALER, Host, peer};
+use cluster::{ANY_PORT, Cluster, DEADLINE, in_full};
+use ft_core::frame::LogEnd;
+use ft_core::message::{Envelope, Message};
+use ft_core::units::{HostId, Seq};
+use ft_net::{LinkConfig, NetError, NetEvent, Network, NetworkConfig};
+use process::Process;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use traffic::{ack, append, envelope, frames, log, text};
+
+/// Longer than any wait here: with it, no silence ever ends a link.
+fn never_silent() -> LinkConfig {
+    LinkConfig { idle_timeout: Duration::from_secs(600), ..LinkConfig::default() }
+}
+
+/// What ends a link where the peer is only silent.
+const SILENCE: Duration = Duration::from_secs(2);
+
+fn soon_silent() -> LinkConfig {
+    LinkConfig { idle_timeout: SILENCE, ..LinkConfig::default() }
+}
+
+fn say(next: u32) -> Envelope {
+    envelope(Message::StateAck { next })
+}
+
+fn reason(error: &NetError) -> &str {
+    match error {
+        NetError::Lost { reason, .. } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_hosts_are_linked_and_talk_both_ways() {
+    let [a, b] = Host::pair(&Cluster::new(), never_silent());
+    a.expect_up(2);
+    b.expect_up(1);
+    assert!(a.network.send(HostId(2), say(1)) && b.network.send(HostId(1), say(2)));
+    b.expect_message(1, &say(1));
+    a.expect_message(2, &say(2));
+    for frame in frames((0..100).map(text)) {
+        assert!(a.network.send(HostId(2), log(&frame)));
+        b.expect_message(1, &log(&frame));
+    }
+    let (at_a, at_b) = (a.network.stats(HostId(2)).unwrap(), b.network.stats(HostId(1)).unwrap());
+    assert_eq!((at_a.records_sent, at_b.records_received), (100, 100));
+    assert_eq!((at_a.messages_sent, at_a.messages_received), (101, 1));
+    assert!(
+        !a.network.send(HostId(3), say(3)) && a.network.stats(HostId(3)).is_none(),
+        "nobody of that number"
+    );
+}
+
+/// Host 2 again, at the address that it had.
+fn back_at(address: SocketAddr, cluster: &Cluster) -> Host {
+    Host::start_at(address, cluster.identity("host-2"), 2, &[DIALER], never_silent())
+}
+
+#[test]
+fn a_host_that_leaves_in_peace_is_down_and_one_that_dies_is_gone() {
+    let cluster = Cluster::new();
+    let [a, mut b] = Host::pair(&cluster, never_silent());
+    let address = b.address();
+    for _ in 0..3 {
+        a.expect_up(2);
+        a.expect_watched(2);
+        drop(b);
+        assert!(reason(&a.expect_down(2)).starts_with("closed by peer: closed"));
+        // Were it gone as well, that would come before it is up again.
+        b = back_at(address, &cluster);
+    }
+    a.expect_up(2);
+    a.expect_watched(2);
+    let died = Instant::now();
+    b.network.kill();
+    a.expect_gone(2);
+    eprintln!("noticed after {:?}", died.elapsed());
+    assert!(a.network.stats(HostId(2)).is_none() && !a.network.is_watched(HostId(2)));
+    let _b = back_at(address, &cluster);
+    a.expect_up(2);
+}
+
+#[test]
+fn a_dialer_that_dies_is_gone_as_well() {
+    let [a, b] = Host::pair(&Cluster::new(), never_silent());
+    b.expect_up(1);
+    b.expect_watched(1);
+    a.network.kill();
+    b.expect_gone(1);
+}
+
+/// A host that sends back what it is told. It ends with its test.
+#[test]
+#[ignore = "a process that other tests start"]
+fn echo_process() {
+    let Some((identity, words)) = process::part() else { return };
+    let _told = process::told();
+    let [listen, idle_ms] = words.try_into().unwrap();
+    let idle_timeout = Duration::from_millis(idle_ms.parse().unwrap());
+    let link = LinkConfig { idle_timeout, ..LinkConfig::default() };
+    let own = Host::start_at(listen.parse().unwrap(), identity, 2, &[DIALER], link);
+    process::say(&format!("listening {}", own.address()));
+    for event in &own.events {
+        if let NetEvent::Message(from, envelope) = event {
+            own.network.send(from, envelope);
+        }
+    }
+}
+
+/// The process as host 2, listening at `listen`, and where that is. Host 1 dials, from wherever it is.
+fn echo(cluster: &Cluster, listen: SocketAddr, idle: Duration) -> (Process, SocketAddr) {
+    let part = format!("{listen} {}", idle.as_millis());
+    let process = Process::start(cluster, &[], "echo_process", 2, &part);
+    let address = process.expect("listening ").parse().unwrap();
+    (process, address)
+}
+
+fn expect_echo(a: &Host, next: u32) {
+    assert!(a.network.send(HostId(2), say(next)));
+    a.expect_message(2, &say(next));
+}
+
+#[test]
+fn a_process_that_is_killed_is_gone_and_linked_again_when_it_is_back() {
+    let cluster = Cluster::new();
+    let (mut b, address) = echo(&cluster, ANY_PORT, Duration::from_secs(600));
+    let a = Host::start(&cluster, 1, &[(2, address)], never_silent());
+    for life in 0..2 {
+        a.expect_up(2);
+        a.expect_watched(2);
+        expect_echo(&a, life);
+        let died = Instant::now();
+        b.kill();
+        a.expect_gone(2);
+        eprintln!(
+            "noticed after {:?}, of which most may be for the kernel to end the process",
+            died.elapsed()
+        );
+        (b, _) = echo(&cluster, address, Duration::from_secs(600));
+    }
+    a.expect_up(2);
+    expect_echo(&a, 9);
+}
+
+#[test]
+fn a_process_that_is_stopped_is_silent_and_not_gone() {
+    let cluster = Cluster::new();
+    let (b, address) = echo(&cluster, ANY_PORT, SILENCE);
+    let a = Host::start(&cluster, 1, &[(2, address)], soon_silent());
+    a.expect_up(2);
+    a.expect_watched(2);
+    b.signal("STOP");
+    assert_eq!(reason(&a.expect_down(2)), "timed out");
+    b.signal("CONT");
+    // No other event than "down" until then.
+    a.expect_up(2);
+    expect_echo(&a, 1);
+}
+
+#[test]
+fn a_cut_cable_is_silence_and_the_link_comes_back() {
+    let cluster = Cluster::new();
+    let b = Host::start(&cluster, 2, &[DIALER], soon_silent());
+    let cable = Cable::to(b.address());
+    let a = Host::start(&cluster, 1, &[(2, cable.address())], soon_silent());
+    for round in 0..2 {
+        a.expect_up(2);
+        b.expect_up(1);
+        a.expect_watched(2);
+        assert!(a.network.send(HostId(2), say(round)));
+        b.expect_message(1, &say(round));
+        cable.cut();
+        assert_eq!(reason(&a.expect_down(2)), "timed out");
+        assert_eq!(reason(&b.expect_down(1)), "timed out");
+        cable.heal();
+    }
+    a.expect_up(2);
+    a.expect_watched(2);
+}
+
+/// The host's last words never came, and its successor has the same address. The tripwire must lead to the successor.
+#[test]
+fn after_a_power_cut_the_new_process_is_watched() {
+    let cluster = Cluster::new();
+    let b = Host::start(&cluster, 2, &[DIALER], soon_silent());
+    let cable = Cable::to(b.address());
+    let a = Host::start(&cluster, 1, &[(2, cable.address())], soon_silent());
+    a.expect_up(2);
+    a.expect_watched(2);
+    cable.cut();
+    b.network.kill();
+    assert_eq!(reason(&a.expect_down(2)), "timed out");
+
+    let b = Host::start(&cluster, 2, &[DIALER], soon_silent());
+    cable.plug_into(b.address());
+    cable.heal();
+    a.expect_up(2);
+    b.expect_watched(1);
+    b.network.kill();
+    a.expect_gone(2);
+}
+
+#[test]
+fn a_host_of_the_cluster_that_is_no_peer_is_refused_until_it_is_one() {
+    let cluster = Cluster::new();
+    let b = Host::start(&cluster, 2, &[], never_silent());
+    let a = Host::start(&cluster, 1, &[(2, b.address())], never_silent());
+    for _ in 0..3 {
+        // Accepted by the certificate, refused by the peer list: up for a moment.
+        a.expect_up(2);
+        let reason = in_full(&a.expect_down(2));
+        assert!(reason.contains("host-1 is no peer of host-2; add it there"), "{reason}");
+    }
+    assert!(b.events.is_empty(), "{:?}", b.events.try_recv());
+    b.add_peer(1, a.address());
+    b.expect_up(1);
+    assert!(b.network.send(HostId(1), say(4)));
+    loop {
+        match a.event("a message") {
+            NetEvent::Message(HostId(2), message) => break assert_eq!(message, say(4)),
+            NetEvent::Up(_) | NetEvent::Down(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_host_that_answers_under_another_name_is_not_linked() {
+    let cluster = Cluster::new();
+    let c = Host::start(&cluster, 3, &[], never_silent());
+    let a = Host::start(&cluster, 1, &[(2, c.address())], never_silent());
+    let error = in_full(&a.expect_down(2));
+    assert!(error.contains("certificate of host-3 was presented where host-2 was called"), "{error}");
+    assert!(c.events.is_empty());
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_says_what_to_do() {
+    let cluster = Cluster::new();
+    let a = Host::start(&cluster, 1, &[], never_silent());
+    let peers = [(HostId(1), peer(1, a.address()))].into();
+    let config = NetworkConfig { host: HostId(2), listen: a.address(), peers, link: never_silent() };
+    let error = Network::start(cluster.identity("host-2"), config).err().unwrap();
+    let text = in_full(&error);
+    assert!(matches!(error, NetError::Bind { address, .. } if address == a.address()), "{error:?}");
+    assert!(text.contains("choose a free port") && text.contains("in use"), "{text}");
+}
+
+/// R9: events that nobody takes hold up the peer; the peer's messages are dropped there, and counted, not here.
+#[test]
+fn r9_events_that_nobody_takes_are_bounded() {
+    const MESSAGES: u64 = 20_000;
+    let link = LinkConfig { queue_bytes: 64 << 10, window: 64 << 10, inbox_messages: 16, ..never_silent() };
+    let [a, b] = Host::pair(&Cluster::new(), link);
+    a.expect_up(2);
+    let mut writer = ft_core::log::LogWriter::new(LogEnd::default(), 1);
+    let (mut taken, mut refused) = (Vec::new(), 0);
+    for n in 1..=MESSAGES {
+        append(&mut writer, n, text(300));
+        let frame = writer.seal().unwrap().clone();
+        match a.network.send(HostId(2), log(&frame)) {
+            true => taken.push(frame),
+            false => refused += 1,
+        }
+        std::thread::yield_now();
+    }
+    // 1024 events, the inbox, and what 64 KiB of queue and of window hold of messages above 300 bytes.
+    let limit = 1024 + 16 + 2 * (64 << 10) / 300;
+    assert!(taken.len() <= limit, "{} messages taken, {limit} are room for", taken.len());
+    assert_eq!(a.network.stats(HostId(2)).unwrap().messages_dropped, refused);
+    b.expect_up(1);
+    for frame in &taken {
+        b.expect_message(1, &log(frame));
+    }
+    let until = Instant::now() + DEADLINE;
+    while !a.network.send(HostId(2), ack(Seq(1), Seq(1))) {
+        assert!(Instant::now() < until, "the link is usable again");
+    }
+    b.expect_message(1, &ack(Seq(1), Seq(1)));
+}

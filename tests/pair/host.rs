@@ -1,0 +1,115 @@
+//! The child process: one host with one copy of the machine.
+//!
+//! Standard input: `peer NUMBER NAME ADDRESS`, then `start` or `join NUMBER`, then `input REQUEST NUMBER` as often as needed.
+//! Standard output: `address ADDRESS`, `notice TEXT`, `reply TOTAL`.
+
+use super::adder::{Adder, request, words};
+use crossbeam::channel::{Sender, bounded};
+use ft::core::Event;
+use ft::core::arbiter::{Arbiter, ClaimOutcome};
+use ft::core::config::Config;
+use ft::core::effect::Numbered;
+use ft::core::message::{PROTOCOL_VERSION, Profile};
+use ft::core::node::Node;
+use ft::core::replica::{Identity as Replica, Notice};
+use ft::core::units::{HostId, NodeId, Session, Term};
+use ft::driver::{Backend, Driver, now};
+use ft::net::{Identity, LinkConfig, Network, NetworkConfig, Peer};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
+
+/// In the environment of the child: its directory of credentials, its number, the arbiter's directory.
+pub(crate) const CREDENTIALS: &str = "FT_TEST_CREDENTIALS";
+pub(crate) const NUMBER: &str = "FT_TEST_NUMBER";
+pub(crate) const ARBITER: &str = "FT_TEST_ARBITER";
+
+struct Out;
+
+impl Backend for Out {
+    fn release(&mut self, Numbered { effect, .. }: Numbered) {
+        say(&format!("reply {}", words(&effect.payload)[0]));
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        say(&format!("notice {notice:?}"));
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\n{line}").and_then(|()| out.flush()).unwrap();
+}
+
+/// A claim is a hard link to a file that holds its owner: the first one wins.
+struct Directory(PathBuf);
+
+impl Arbiter for Directory {
+    fn claim(&mut self, term: Term, node: NodeId) -> ClaimOutcome {
+        let (mine, owned) =
+            (self.0.join(format!("{}.tmp", node.incarnation)), self.0.join(format!("{}", term.0)));
+        fs::write(&mine, format!("{} {}", node.host.0, node.incarnation)).unwrap();
+        let _ = fs::hard_link(&mine, &owned);
+        let text = fs::read_to_string(&owned).unwrap();
+        let (host, incarnation) = text.split_once(' ').unwrap();
+        let owner = NodeId { host: HostId(host.parse().unwrap()), incarnation: incarnation.parse().unwrap() };
+        if owner == node { ClaimOutcome::Won } else { ClaimOutcome::Lost { owner } }
+    }
+}
+
+pub(crate) fn run() {
+    let env = |name| std::env::var(name).unwrap();
+    let host = HostId(env(NUMBER).parse().unwrap());
+    let identity = Identity::load(env(CREDENTIALS).as_ref()).unwrap();
+    let config = NetworkConfig {
+        host,
+        listen: ([127, 0, 0, 1], 0).into(),
+        peers: BTreeMap::new(),
+        link: LinkConfig::default(),
+    };
+    let (network, events) = Network::start(identity, config).unwrap();
+    say(&format!("address {}", network.address()));
+    let node =
+        NodeId { host, incarnation: u64::from(std::process::id()) << 32 | now().0 >> 10 & 0xffff_ffff };
+    let profile = Profile { protocol: PROTOCOL_VERSION, vm: "adder".into(), ..Profile::default() };
+    let replica = Replica { node, profile, config: Config::default() };
+    let mut lines = std::io::stdin().lock().lines().map(Result::unwrap);
+    let machine = loop {
+        let line = lines.next().unwrap();
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["peer", number, name, address] => {
+                let peer = Peer { name: name.parse().unwrap(), address: address.parse().unwrap() };
+                network.add_peer(HostId(number.parse().unwrap()), peer);
+            }
+            ["start"] => break Node::create(now(), replica, Adder::default()),
+            ["join", number] => {
+                let primary = HostId(number.parse().unwrap());
+                break Node::join(now(), replica, primary, Session(node.incarnation), Adder::default());
+            }
+            _ => panic!("{line:?}"),
+        }
+    };
+    let (input, inputs) = bounded(64);
+    std::thread::spawn(move || feed(&input));
+    let arbiter = Directory(env(ARBITER).into());
+    drop(lines);
+    let mut driver = Driver::new(machine.unwrap(), node, Out, (network, events), inputs, arbiter).unwrap();
+    driver.run(&crossbeam::channel::never()).unwrap();
+}
+
+/// Hands requests to the machine; ends the process when the parent is gone.
+fn feed(input: &Sender<Event>) {
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let frame = match words[..] {
+            ["input", id, number] => request(id.parse().unwrap(), number.parse().unwrap()),
+            // A peer that came later is known to the network already, or is not needed.
+            _ => continue,
+        };
+        if input.send(Event::Net { device: 0, frame }).is_err() {
+            break;
+        }
+    }
+    std::process::exit(0);
+}
