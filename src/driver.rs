@@ -153,7 +153,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
         match event {
             NetEvent::Message(from, envelope) => self.node.handle_message(now(), from, envelope),
             NetEvent::Up(host) => self.node.handle_link_up(now(), host),
-            NetEvent::Gone(host) => self.node.handle_peer_gone(now(), host),
+            NetEvent::Gone(node) => self.node.handle_peer_gone(now(), node),
             // Silence is what counts, and the core measures it.
             NetEvent::Down(..) => {}
         }

@@ -67,7 +67,7 @@ impl Machine for Adder {
         digest.bytes(&self.encode()).finish()
     }
 
-    fn save(&mut self) -> Saved {
+    fn save(&mut self, _first: bool) -> Saved {
         Saved { bytes: self.encode().into(), last: true }
     }
 

@@ -69,11 +69,11 @@ fn start_host(
     arbiter: Shared,
     news: Sender<News>,
 ) -> Result<Host, Box<dyn Error>> {
-    let id = NodeId { host, incarnation: now().0 ^ host.0 << 60 }; // in production: random
+    let id = NodeId { host, incarnation: incarnation(host) };
     let profile = Profile { protocol: PROTOCOL_VERSION, vm: "adder".into(), ..Profile::default() };
     let identity = Replica { node: id, profile, config: Config::default() };
     let node = match join {
-        None => Node::create(now(), identity, Adder::default())?,
+        None => Node::create(now(), identity, Term(0), Adder::default())?,
         Some(primary) => Node::join(now(), identity, primary, Session(id.incarnation), Adder::default())?,
     };
     let (input, inputs) = bounded(64);
@@ -87,6 +87,11 @@ fn start_host(
     Ok(Host { input, kill, thread })
 }
 
+/// Which life of a host this is. In production: random.
+fn incarnation(host: HostId) -> u64 {
+    u64::from(std::process::id()) << 8 | host.0
+}
+
 /// Two hosts of a throw-away cluster, linked over QUIC with mutual TLS.
 fn network() -> Result<[(Network, Receiver<ft::net::NetEvent>); 2], Box<dyn Error>> {
     let ca = ClusterCa::generate("example", DAY, SystemTime::now())?;
@@ -94,6 +99,7 @@ fn network() -> Result<[(Network, Receiver<ft::net::NetEvent>); 2], Box<dyn Erro
     let start = |n: usize| -> Result<_, Box<dyn Error>> {
         let config = NetworkConfig {
             host: HostId(n as u64),
+            incarnation: incarnation(HostId(n as u64)),
             listen: ([127, 0, 0, 1], 0).into(),
             peers: BTreeMap::new(),
             link: LinkConfig::default(),

@@ -25,6 +25,9 @@ pub struct Config {
     /// the primary stops before the secondary can be live; the difference is what the two clocks may drift apart
     /// within `silence`.
     pub lease: Span,
+    /// How long a peer that talks may hold back what is due: log that it does not acknowledge, state that it does not
+    /// take. Then it counts as lost.
+    pub stall: Span,
     /// How long a record may wait for others before its frame is sent, when no effect waits for it.
     pub flush_after: Span,
     /// The same while the guest idles: there is nothing the secondary could run ahead to.
@@ -67,7 +70,8 @@ impl Default for Config {
         Self {
             heartbeat: Span::from_ms(100),
             silence: Span::from_ms(300),
-            lease: Span::from_ms(225),
+            lease: Span::from_ms(190),
+            stall: Span::from_ms(5000),
             flush_after: Span::from_ms(2),
             flush_idle_after: Span::from_ms(50),
             resend_after: Span::from_ms(1000),
@@ -106,13 +110,15 @@ impl Config {
                 "choose at least three heartbeats, or one lost datagram ends the pair",
             );
         }
-        // The hundredth allows for clocks that differ by 1 %, a hundred times what a quartz does.
-        if self.lease > self.silence.scale(99, 100) || self.lease <= self.heartbeat {
-            return wrong(
-                "lease",
-                self.lease.0,
-                "choose more than one heartbeat and at most 0.99 of silence",
-            );
+        // The hundredth allows for clocks that differ by 1 %, a hundred times what a quartz does; the heartbeat for one
+        // leap of the secondary's clock, of which at most so much counts as silence.
+        let longest = Span(self.silence.0.saturating_sub(self.heartbeat.0)).scale(99, 100);
+        if self.lease > longest || self.lease <= self.heartbeat {
+            let hint = "choose more than one heartbeat and at most 0.99 of silence less one heartbeat";
+            return wrong("lease", self.lease.0, hint);
+        }
+        if self.stall < self.silence {
+            return wrong("stall", self.stall.0, "choose at least the silence limit");
         }
         if self.frame_bytes < 64 || self.frame_bytes > 512 << 10 {
             return wrong("frame_bytes", self.frame_bytes as u64, "choose 64 bytes to 512 KiB");

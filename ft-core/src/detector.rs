@@ -19,9 +19,10 @@ impl Detector {
         Self { silence: Span::ZERO, limit, cap, last_tick: now }
     }
 
-    /// The peer spoke.
-    pub(crate) fn heard(&mut self) {
+    /// The peer spoke, now: silence is counted from here, not from the tick before.
+    pub(crate) fn heard(&mut self, now: Instant) {
         self.silence = Span::ZERO;
+        self.last_tick = self.last_tick.max(now);
     }
 
     /// There is proof that the peer is gone: its process ended.
@@ -52,8 +53,16 @@ mod tests {
         detector.handle_tick(Instant(1_000_010));
         detector.handle_tick(Instant(1_000_020));
         assert!(detector.is_silent());
-        detector.heard();
+        detector.heard(Instant(1_000_025));
         assert!(!detector.is_silent());
+        // 29 since it was heard, in ticks that the cap does not touch.
+        for now in [1_000_030, 1_000_040, 1_000_050, 1_000_054] {
+            detector.handle_tick(Instant(now));
+            assert!(!detector.is_silent());
+        }
+        detector.handle_tick(Instant(1_000_055));
+        assert!(detector.is_silent());
+        detector.heard(Instant(1_000_055));
         detector.gone();
         assert!(detector.is_silent());
     }

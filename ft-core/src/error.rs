@@ -93,8 +93,10 @@ pub enum FrameError {
         #[source]
         source: DecodeError,
     },
-    /// A record enters before the one that precedes it.
-    #[error("record {seq} goes back in time: its point is before the record that precedes it")]
+    /// A record's point or clock is before the one that precedes it.
+    #[error(
+        "record {seq} goes back in time: its tick or clock is before that of the record that precedes it"
+    )]
     Backwards {
         /// Which record.
         seq: Seq,
@@ -225,6 +227,12 @@ pub enum Misuse {
         len: usize,
         /// The limit.
         max: usize,
+    },
+    /// An event that only the core makes.
+    #[error("{event} is made by the core, at the right moments; hand in only what comes from outside")]
+    NotAnInput {
+        /// Which.
+        event: &'static str,
     },
     /// A configuration value out of range.
     #[error("{field} = {value} is out of range: {hint}")]

@@ -18,7 +18,7 @@ use crate::digest::digest64;
 use crate::error::FrameError;
 use crate::record::{self, Context, Record};
 use crate::units::Seq;
-use crate::varint::Reader;
+use crate::varint::{MAX_COUNTER, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
 
@@ -158,7 +158,7 @@ impl Header {
         if payload_len > MAX_FRAME_PAYLOAD {
             return Err(FrameError::TooLong { len: payload_len, max: MAX_FRAME_PAYLOAD });
         }
-        let past_end = first.checked_add(u64::from(count)).is_none();
+        let past_end = first > MAX_COUNTER;
         if count == 0 || count > MAX_FRAME_RECORDS || first == 0 || past_end {
             return Err(FrameError::Header);
         }

@@ -39,7 +39,7 @@
 //!     }
 //!     fn in_flight(&self) -> Vec<Effect> { Vec::new() }
 //!     fn digest(&mut self) -> StateDigest { StateDigest(self.count) }
-//!     fn save(&mut self) -> Saved { Saved { bytes: Bytes::new(), last: true } }
+//!     fn save(&mut self, _first: bool) -> Saved { Saved { bytes: Bytes::new(), last: true } }
 //!     fn restore(&mut self, _piece: &[u8], _last: bool) -> Result<(), Fault> { Ok(()) }
 //! }
 //!
@@ -47,7 +47,7 @@
 //! let identity = |host| Identity { node: node(host), profile: Profile::default(), config: Config::default() };
 //! let start = Instant(0);
 //! let mut nodes = [
-//!     Node::create(start, identity(0), Echo::default())?,
+//!     Node::create(start, identity(0), Term(0), Echo::default())?,
 //!     Node::join(start, identity(1), HostId(0), Session(1), Echo::default())?,
 //! ];
 //! let mut arbiter = MemoryArbiter::default();

@@ -7,7 +7,7 @@ use crate::error::{FrameError, Misuse};
 use crate::frame::{Frame, FrameBuilder, LogEnd, MAX_FRAME_PAYLOAD, MAX_FRAME_RECORDS};
 use crate::point::Point;
 use crate::record::{Event, MAX_EVENT_BYTES, MAX_RECORD_OVERHEAD, Record};
-use crate::units::{Instant, Seq, Tick};
+use crate::units::{Instant, Seq, Tick, VirtualTime};
 use std::collections::VecDeque;
 
 /// A [`Event::Time`] record carries the check of its point only every so many records: others always do.
@@ -78,7 +78,7 @@ impl LogWriter {
             self.seal();
         }
         let seq = self.last().next();
-        let elided = matches!(event, Event::Time(_)) && seq.0 % CHECK_EVERY != 0;
+        let elided = matches!(event, Event::Time(_)) && !seq.0.is_multiple_of(CHECK_EVERY);
         let check = if elided { None } else { point.check };
         let record = Record { point: Point { check, ..point }, event };
         self.open.push(&record);
@@ -131,12 +131,13 @@ pub enum Accepted {
 pub struct LogReader {
     end: LogEnd,
     tick: Tick,
+    clock: VirtualTime,
 }
 
 impl LogReader {
     /// Continues a log from `end`, the machine standing at `tick`.
     pub fn new(end: LogEnd, tick: Tick) -> Self {
-        Self { end, tick }
+        Self { end, tick, clock: VirtualTime(0) }
     }
 
     /// Where the log ends here.
@@ -162,14 +163,15 @@ impl LogReader {
             return Err(FrameError::Chain { first: frame.first(), expected, found });
         }
         let records = frame.records()?;
-        let mut tick = self.tick;
+        let (mut tick, mut clock) = (self.tick, self.clock);
         for (n, record) in records.iter().enumerate() {
-            if record.point.tick < tick {
+            let now = if let Event::Time(now) = record.event { now } else { clock };
+            if record.point.tick < tick || now < clock {
                 return Err(FrameError::Backwards { seq: Seq(frame.first().0 + n as u64) });
             }
-            tick = record.point.tick;
+            (tick, clock) = (record.point.tick, now);
         }
-        self.tick = tick;
+        (self.tick, self.clock) = (tick, clock);
         self.end = frame.end();
         Ok(Accepted::New(records))
     }

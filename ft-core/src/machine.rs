@@ -41,9 +41,10 @@ pub trait Machine {
     /// Digest of everything that determines the machine's future (R11). May be incremental.
     fn digest(&mut self) -> StateDigest;
 
-    /// Makes the next piece of the state for a secondary. The machine may run between two calls; the pieces up to a last
-    /// one restore the machine as it stands when the last is made.
-    fn save(&mut self) -> Saved;
+    /// Makes the next piece of the state for a secondary. The machine may run between two calls; the pieces from the first up
+    /// to a last one restore the machine as it stands when the last is made. `first` starts over: an earlier row of
+    /// pieces may have been given up half-way.
+    fn save(&mut self, first: bool) -> Saved;
 
     /// Takes in a piece of state. After the last one the machine is where the primary's was.
     ///

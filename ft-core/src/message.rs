@@ -12,7 +12,7 @@ use crate::digest::StateDigest;
 use crate::error::{DecodeError, FrameError};
 use crate::frame::{Chain, FRAME_HEADER_BYTES, Frame, LogEnd, MAX_FRAME_PAYLOAD};
 use crate::transfer::{Chunk, MAX_CHUNK_BYTES, StateHead};
-use crate::units::{EffectSeq, HostId, Instant, NodeId, Seq, Session, Term, Tick, VirtualTime};
+use crate::units::{EffectSeq, HostId, Instant, NodeId, Seq, Session, Span, Term, Tick, VirtualTime};
 use crate::varint::{self, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
@@ -43,8 +43,8 @@ pub struct Envelope {
 pub enum Message {
     /// Secondary to primary: wants to join. Opens the session.
     Hello(Hello),
-    /// Primary to secondary: accepted; state follows.
-    Welcome(Profile),
+    /// Primary to secondary, in the session that the Hello proposed: accepted; state follows.
+    Welcome(Welcome),
     /// To the sender of a Hello or a Welcome: not accepted, and why.
     Refuse(Refusal),
     /// Primary to secondary: a frame of the log.
@@ -65,6 +65,9 @@ pub enum Message {
         /// Once the primary holds effects for the secondary: from which record on. A secondary that holds the log up to
         /// here may claim the next term (R8).
         protect: Option<Seq>,
+        /// The primary has lost contact: it only asks whether anybody is there. The secondary answers, and counts on as
+        /// if it had heard nothing: if its answers do not arrive, it must be free to take over.
+        probe: bool,
     },
     /// Secondary to primary: what it holds; upon each frame and in every heartbeat interval.
     Ack(Ack),
@@ -77,6 +80,8 @@ pub enum Message {
     },
     /// Secondary to primary: it will never claim a term again, and why.
     Resign {
+        /// It owns, or may own, terms up to here, and will never be live in them.
+        renounced: Term,
         /// For the operator.
         reason: String,
     },
@@ -96,6 +101,10 @@ pub struct Ack {
     /// The latest of the primary's times that reached the secondary. It will not go live before its silence limit has
     /// passed since then, which is the primary's lease on its outputs (R4).
     pub echo: Instant,
+    /// Latest of the primary's times that arrived in a probe: shows that it is heard again, and promises nothing.
+    pub probe: Instant,
+    /// How long the oldest record that the machine has not applied has been here.
+    pub lag: Span,
     /// The secondary owns terms up to here and will never be live in them: the primary may count them as its own.
     pub renounced: Term,
     /// It knows that it may claim the next term.
@@ -119,12 +128,29 @@ pub struct Profile {
     pub cpu: String,
     /// What a tick counts, for instance `soft` or `kvm`.
     pub tick: String,
+    /// [`Config::silence`](crate::config::Config::silence): the other side's lease is measured against it. Filled in by the
+    /// replica.
+    pub silence: Span,
+    /// [`Config::lease`](crate::config::Config::lease). Filled in by the replica.
+    pub lease: Span,
 }
 
 /// A wish to join.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// Who wants to join.
+    pub node: NodeId,
+    /// What it is.
+    pub profile: Profile,
+}
+
+/// A join that was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Welcome {
+    /// The session from now on. The primary names it, so that a greeting that comes late, or twice, cannot bring an ended
+    /// session back.
+    pub session: Session,
+    /// The primary.
     pub node: NodeId,
     /// What it is.
     pub profile: Profile,
@@ -207,6 +233,8 @@ impl Profile {
             ("machine configuration", format!("{:016x}", self.config), format!("{:016x}", secondary.config)),
             ("CPU model", self.cpu.clone(), secondary.cpu.clone()),
             ("tick kind", self.tick.clone(), secondary.tick.clone()),
+            ("silence limit", self.silence.to_string(), secondary.silence.to_string()),
+            ("lease", self.lease.to_string(), secondary.lease.to_string()),
         ];
         let (field, primary, secondary) =
             fields.into_iter().find(|(_, primary, secondary)| primary != secondary)?;
@@ -220,6 +248,8 @@ impl Profile {
         buf.put_u64_le(self.config);
         put_text(buf, &self.cpu);
         put_text(buf, &self.tick);
+        varint::put(buf, self.silence.0);
+        varint::put(buf, self.lease.0);
     }
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
@@ -230,6 +260,8 @@ impl Profile {
             config: reader.u64()?,
             cpu: text(reader)?,
             tick: text(reader)?,
+            silence: Span(reader.counter()?),
+            lease: Span(reader.counter()?),
         })
     }
 }
@@ -268,7 +300,7 @@ impl Envelope {
         let mut reader = Reader::new(bytes);
         let kind = reader.u8()?;
         let session = Session(reader.u64()?);
-        let term = Term(reader.varint()?);
+        let term = Term(reader.counter()?);
         let message = Message::decode_body(kind, &mut reader)?;
         reader.finish()?;
         Ok(Self { session, term, message })
@@ -306,22 +338,26 @@ impl Message {
     fn encode_body(&self, buf: &mut BytesMut) -> Bytes {
         match self {
             Self::Hello(hello) => {
-                buf.put_u64_le(hello.node.host.0);
-                buf.put_u64_le(hello.node.incarnation);
+                put_node(buf, hello.node);
                 hello.profile.encode(buf);
             }
-            Self::Welcome(profile) => profile.encode(buf),
+            Self::Welcome(welcome) => {
+                buf.put_u64_le(welcome.session.0);
+                put_node(buf, welcome.node);
+                welcome.profile.encode(buf);
+            }
             Self::Refuse(refusal) => encode_refusal(refusal, buf),
             Self::Log { time, released, frame } => {
                 varint::put(buf, time.0);
                 varint::put(buf, released.0);
                 return frame.bytes().clone();
             }
-            Self::Heartbeat { time, released, protect } => {
+            Self::Heartbeat { time, released, protect, probe } => {
                 varint::put(buf, time.0);
                 varint::put(buf, released.0);
                 // 0 stands for None: records are numbered from 1, and a seed of an empty log protects from 0.
                 varint::put(buf, protect.map_or(0, |seq| seq.0 + 1));
+                buf.put_u8(u8::from(*probe));
             }
             Self::Ack(ack) => ack.encode(buf),
             Self::State(chunk) => {
@@ -332,7 +368,10 @@ impl Message {
                 return chunk.bytes.clone();
             }
             Self::StateAck { next } => varint::put(buf, u64::from(*next)),
-            Self::Resign { reason } => put_text(buf, reason),
+            Self::Resign { renounced, reason } => {
+                varint::put(buf, renounced.0);
+                put_text(buf, reason);
+            }
             Self::Superseded => {}
         }
         Bytes::new()
@@ -340,21 +379,23 @@ impl Message {
 
     fn decode_body(kind: u8, reader: &mut Reader) -> Result<Self, MessageError> {
         Ok(match kind {
-            kind::HELLO => {
-                let node = NodeId { host: HostId(reader.u64()?), incarnation: reader.u64()? };
-                Self::Hello(Hello { node, profile: Profile::decode(reader)? })
-            }
-            kind::WELCOME => Self::Welcome(Profile::decode(reader)?),
+            kind::HELLO => Self::Hello(Hello { node: node(reader)?, profile: Profile::decode(reader)? }),
+            kind::WELCOME => Self::Welcome(Welcome {
+                session: Session(reader.u64()?),
+                node: node(reader)?,
+                profile: Profile::decode(reader)?,
+            }),
             kind::REFUSE => Self::Refuse(decode_refusal(reader)?),
             kind::LOG => {
-                let (time, released) = (Instant(reader.varint()?), EffectSeq(reader.varint()?));
+                let (time, released) = (Instant(reader.counter()?), EffectSeq(reader.counter()?));
                 let frame = Frame::decode(reader.take(reader.remaining())?)?;
                 Self::Log { time, released, frame }
             }
             kind::HEARTBEAT => Self::Heartbeat {
-                time: Instant(reader.varint()?),
-                released: EffectSeq(reader.varint()?),
-                protect: reader.varint()?.checked_sub(1).map(Seq),
+                time: Instant(reader.counter()?),
+                released: EffectSeq(reader.counter()?),
+                protect: reader.counter()?.checked_sub(1).map(Seq),
+                probe: flag(reader)?,
             },
             kind::ACK => Self::Ack(Ack::decode(reader)?),
             kind::STATE | kind::STATE_LAST => {
@@ -368,7 +409,7 @@ impl Message {
                 Self::State(Chunk { index, head, bytes: reader.take(len)? })
             }
             kind::STATE_ACK => Self::StateAck { next: reader.varint_u32()? },
-            kind::RESIGN => Self::Resign { reason: text(reader)? },
+            kind::RESIGN => Self::Resign { renounced: Term(reader.counter()?), reason: text(reader)? },
             kind::SUPERSEDED => Self::Superseded,
             value => {
                 let value = u64::from(value);
@@ -388,16 +429,20 @@ impl Ack {
         varint::put_delta(buf, self.applied.0, self.held.0);
         varint::put_delta(buf, self.verified.0, self.held.0);
         varint::put(buf, self.echo.0);
+        varint::put(buf, self.probe.0);
+        varint::put(buf, self.lag.0);
         varint::put(buf, self.renounced.0);
         buf.put_u8(if self.eligible { ELIGIBLE } else { 0 } | if self.gap { GAP } else { 0 });
     }
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let held = Seq(reader.varint()?);
+        let held = Seq(reader.counter()?);
         let applied = Seq(reader.delta(held.0)?);
         let verified = Seq(reader.delta(held.0)?);
-        let echo = Instant(reader.varint()?);
-        let renounced = Term(reader.varint()?);
+        let echo = Instant(reader.counter()?);
+        let probe = Instant(reader.counter()?);
+        let lag = Span(reader.counter()?);
+        let renounced = Term(reader.counter()?);
         let offset = reader.offset();
         let flags = reader.u8()?;
         if flags & !(ELIGIBLE | GAP) != 0 {
@@ -407,8 +452,26 @@ impl Ack {
             return Err(DecodeError::Malformed { offset, what: "acknowledgement of what was not received" });
         }
         let (eligible, gap) = (flags & ELIGIBLE != 0, flags & GAP != 0);
-        Ok(Self { held, applied, verified, echo, renounced, eligible, gap })
+        Ok(Self { held, applied, verified, echo, probe, lag, renounced, eligible, gap })
     }
+}
+
+fn flag(reader: &mut Reader) -> Result<bool, DecodeError> {
+    let offset = reader.offset();
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(DecodeError::Malformed { offset, what: "a flag that is neither 0 nor 1" }),
+    }
+}
+
+fn put_node(buf: &mut BytesMut, node: NodeId) {
+    buf.put_u64_le(node.host.0);
+    buf.put_u64_le(node.incarnation);
+}
+
+fn node(reader: &mut Reader) -> Result<NodeId, DecodeError> {
+    Ok(NodeId { host: HostId(reader.u64()?), incarnation: reader.u64()? })
 }
 
 fn encode_head(head: &StateHead, buf: &mut BytesMut) {
@@ -422,10 +485,10 @@ fn encode_head(head: &StateHead, buf: &mut BytesMut) {
 
 fn decode_head(reader: &mut Reader) -> Result<StateHead, DecodeError> {
     Ok(StateHead {
-        end: LogEnd { seq: Seq(reader.varint()?), chain: Chain(reader.u64()?) },
-        tick: Tick(reader.varint()?),
-        clock: VirtualTime(reader.varint()?),
-        emitted: EffectSeq(reader.varint()?),
+        end: LogEnd { seq: Seq(reader.counter()?), chain: Chain(reader.u64()?) },
+        tick: Tick(reader.counter()?),
+        clock: VirtualTime(reader.counter()?),
+        emitted: EffectSeq(reader.counter()?),
         digest: StateDigest(reader.u64()?),
     })
 }
@@ -453,8 +516,9 @@ fn decode_refusal(reader: &mut Reader) -> Result<Refusal, DecodeError> {
     }
 }
 
-/// Appends `text`, cut at the last whole character within the limit.
+/// Appends `text` as it may be shown: without control characters, cut at the last whole character within the limit.
 fn put_text(buf: &mut BytesMut, text: &str) {
+    let text = text.replace(char::is_control, " ");
     let mut end = text.len().min(MAX_TEXT_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -477,8 +541,8 @@ impl fmt::Display for Envelope {
             Message::Log { frame, released, .. } => {
                 write!(f, " {}..={} released {released}", frame.first(), frame.last())
             }
-            Message::Heartbeat { released, protect, .. } => {
-                write!(f, " released {released} protect {protect:?}")
+            Message::Heartbeat { released, protect, probe, .. } => {
+                write!(f, " released {released} protect {protect:?}{}", if *probe { " probe" } else { "" })
             }
             Message::Ack(ack) => write!(
                 f,
@@ -494,7 +558,7 @@ impl fmt::Display for Envelope {
             Message::StateAck { next } => write!(f, " next {next}"),
             Message::Hello(hello) => write!(f, " from {}", hello.node),
             Message::Refuse(refusal) => write!(f, " {refusal}"),
-            Message::Resign { reason } => write!(f, " {reason}"),
+            Message::Resign { reason, .. } => write!(f, " {reason}"),
             Message::Welcome(_) | Message::Superseded => Ok(()),
         }
     }
@@ -510,14 +574,25 @@ mod tests {
         "[a-zA-Z0-9 .:-]{0,40}"
     }
 
+    fn counter() -> impl Strategy<Value = u64> {
+        0..=varint::MAX_COUNTER
+    }
+
+    fn counters<const N: usize>() -> impl Strategy<Value = [u64; N]> {
+        any::<[u64; N]>().prop_map(|words| words.map(|word| word & (varint::MAX_COUNTER - 1)))
+    }
+
     fn profile() -> impl Strategy<Value = Profile> {
-        (any::<u32>(), text_value(), text_value(), any::<u64>(), text_value(), text_value()).prop_map(
-            |(protocol, build, vm, config, cpu, tick)| Profile { protocol, build, vm, config, cpu, tick },
-        )
+        let texts = [text_value(), text_value(), text_value(), text_value()];
+        (any::<u32>(), texts, any::<u64>(), counters::<2>()).prop_map(|(protocol, texts, config, spans)| {
+            let [build, vm, cpu, tick] = texts;
+            let [silence, lease] = spans.map(Span);
+            Profile { protocol, build, vm, config, cpu, tick, silence, lease }
+        })
     }
 
     fn ack() -> impl Strategy<Value = Ack> {
-        (any::<[u64; 5]>(), any::<bool>(), any::<bool>()).prop_map(|(n, eligible, gap)| {
+        (counters::<7>(), any::<bool>(), any::<bool>()).prop_map(|(n, eligible, gap)| {
             let applied = n[1] % n[0].max(1);
             Ack {
                 held: Seq(n[0]),
@@ -525,6 +600,8 @@ mod tests {
                 verified: Seq(n[2] % applied.max(1)),
                 echo: Instant(n[3]),
                 renounced: Term(n[4]),
+                lag: Span(n[5]),
+                probe: Instant(n[6]),
                 eligible,
                 gap,
             }
@@ -542,7 +619,7 @@ mod tests {
     }
 
     fn chunk() -> impl Strategy<Value = Chunk> {
-        let head = any::<[u64; 6]>().prop_map(|n| StateHead {
+        let head = counters::<6>().prop_map(|n| StateHead {
             end: LogEnd { seq: Seq(n[0]), chain: Chain(n[1]) },
             tick: Tick(n[2]),
             emitted: EffectSeq(n[3]),
@@ -567,32 +644,39 @@ mod tests {
     }
 
     fn message() -> impl Strategy<Value = Message> {
-        let instant = || any::<u64>().prop_map(Instant);
-        let effect = || any::<u64>().prop_map(EffectSeq);
+        let instant = || counter().prop_map(Instant);
+        let effect = || counter().prop_map(EffectSeq);
         prop_oneof![
             (any::<u64>(), any::<u64>(), profile()).prop_map(|(host, incarnation, profile)| Message::Hello(
                 Hello { node: NodeId { host: HostId(host), incarnation }, profile }
             )),
-            profile().prop_map(Message::Welcome),
+            (any::<[u64; 3]>(), profile()).prop_map(|([session, host, incarnation], profile)| {
+                let node = NodeId { host: HostId(host), incarnation };
+                Message::Welcome(Welcome { session: Session(session), node, profile })
+            }),
             refusal().prop_map(Message::Refuse),
             (instant(), effect(), frame()).prop_map(|(time, released, frame)| Message::Log {
                 time,
                 released,
                 frame
             }),
-            (instant(), effect(), proptest::option::of(0..u64::MAX)).prop_map(|(time, released, protect)| {
-                Message::Heartbeat { time, released, protect: protect.map(Seq) }
-            }),
+            (instant(), effect(), proptest::option::of(0..varint::MAX_COUNTER), any::<bool>()).prop_map(
+                |(time, released, protect, probe)| {
+                    let protect = protect.map(Seq);
+                    Message::Heartbeat { time, released, protect, probe }
+                }
+            ),
             ack().prop_map(Message::Ack),
             chunk().prop_map(Message::State),
             any::<u32>().prop_map(|next| Message::StateAck { next }),
-            text_value().prop_map(|reason| Message::Resign { reason }),
+            (counter(), text_value())
+                .prop_map(|(term, reason)| Message::Resign { renounced: Term(term), reason }),
             Just(Message::Superseded),
         ]
     }
 
     fn envelope() -> impl Strategy<Value = Envelope> {
-        (any::<u64>(), any::<u64>(), message()).prop_map(|(session, term, message)| Envelope {
+        (any::<u64>(), counter(), message()).prop_map(|(session, term, message)| Envelope {
             session: Session(session),
             term: Term(term),
             message,
@@ -652,9 +736,12 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_refused() {
+    fn control_characters_are_neither_sent_nor_taken() {
         let mut buf = BytesMut::new();
-        put_text(&mut buf, "\x1b[2J");
+        put_text(&mut buf, "two\nlines");
+        assert_eq!(text(&mut Reader::new(buf.freeze())).unwrap(), "two lines");
+        let mut buf = BytesMut::new();
+        varint::put_bytes(&mut buf, b"\x1b[2J");
         assert!(text(&mut Reader::new(buf.freeze())).is_err());
     }
 }

@@ -15,7 +15,7 @@ use crate::record::Event;
 use crate::replica::{Identity, Outbox, Output, Replica, Role};
 use crate::secondary::Secondary;
 use crate::transfer::StateHead;
-use crate::units::{EffectSeq, HostId, Instant, Session, Span, Term, VirtualTime};
+use crate::units::{EffectSeq, HostId, Instant, NodeId, Session, Span, Term, VirtualTime};
 use std::collections::VecDeque;
 
 /// Records that a secondary applies in one step, at most.
@@ -55,12 +55,12 @@ struct Cadence {
 }
 
 impl<M: Machine> Node<M> {
-    /// The first copy of a machine, which claims term 1 and then runs.
+    /// The first copy of a machine, which claims the term after `after` and then runs. See [`Replica::create`].
     ///
     /// # Errors
     /// [`Misuse::Config`].
-    pub fn create(now: Instant, identity: Identity, machine: M) -> Result<Self, Misuse> {
-        Ok(Self::new(Replica::create(now, identity)?, machine))
+    pub fn create(now: Instant, identity: Identity, after: Term, machine: M) -> Result<Self, Misuse> {
+        Ok(Self::new(Replica::create(now, identity, after)?, machine))
     }
 
     /// A new copy that joins the primary on `host`. `machine` is blank: the primary's state comes into it.
@@ -71,10 +71,10 @@ impl<M: Machine> Node<M> {
         now: Instant,
         identity: Identity,
         host: HostId,
-        session: Session,
+        greeting: Session,
         machine: M,
     ) -> Result<Self, Misuse> {
-        Ok(Self::new(Replica::join(now, identity, host, session)?, machine))
+        Ok(Self::new(Replica::join(now, identity, host, greeting)?, machine))
     }
 
     fn new(replica: Replica, machine: M) -> Self {
@@ -106,9 +106,12 @@ impl<M: Machine> Node<M> {
     /// in has not happened, as a packet that a full network card drops.
     ///
     /// # Errors
-    /// [`Misuse::EventTooLong`].
+    /// [`Misuse::EventTooLong`]; [`Misuse::NotAnInput`] for the clock, marks and digests, which the core makes.
     pub fn handle_event(&mut self, event: Event) -> Result<bool, Misuse> {
         event.validate()?;
+        if matches!(event, Event::Time(_) | Event::Emit { .. } | Event::Digest(_)) {
+            return Err(Misuse::NotAnInput { event: event.name() });
+        }
         let Role::Primary(primary) = self.replica.role() else { return Ok(false) };
         let len = event.payload().len() + std::mem::size_of::<Event>();
         if self.inbox_bytes + len > primary.identity().config.inbox_bytes {
@@ -140,8 +143,8 @@ impl<M: Machine> Node<M> {
     }
 
     /// See [`Replica::handle_peer_gone`].
-    pub fn handle_peer_gone(&mut self, now: Instant, host: HostId) {
-        self.replica.handle_peer_gone(now, host);
+    pub fn handle_peer_gone(&mut self, now: Instant, node: NodeId) {
+        self.replica.handle_peer_gone(now, node);
     }
 
     /// Stops for good. A secondary tells its primary.
@@ -283,11 +286,9 @@ impl<M: Machine> Live<'_, M> {
 
     /// Makes pieces of the state for a joining secondary. The machine stands where the log ends.
     fn save_state(&mut self) {
-        if !self.primary.wants_chunk() {
-            return;
-        }
+        let Some(first) = self.primary.wants_chunk() else { return };
         self.primary.flush(self.now, self.out);
-        let saved = self.executor.machine_mut().save();
+        let saved = self.executor.machine_mut().save(first);
         let head = saved.last.then(|| StateHead {
             end: self.primary.log().sealed(),
             tick: self.executor.point().tick,
@@ -306,17 +307,38 @@ fn follow<M: Machine>(
     secondary: &mut Secondary,
     out: &mut Outbox,
 ) -> Result<Activity, HaltReason> {
-    while let Some(chunk) = secondary.next_chunk() {
-        executor.machine_mut().restore(&chunk.bytes, chunk.head.is_some())?;
-        if let Some(head) = chunk.head {
-            executor.restored(&head);
-            secondary.restored(now, executor.machine_mut().digest(), out)?;
-        }
+    // One piece a step: restoring takes time, and the primary must hear from us meanwhile.
+    let restored = restore(now, executor, secondary, out)?;
+    let more = follow_records(executor, secondary)?;
+    secondary.flush(now, out);
+    Ok(if more || restored { Activity::Busy } else { Activity::Idle })
+}
+
+fn restore<M: Machine>(
+    now: Instant,
+    executor: &mut Executor<M>,
+    secondary: &mut Secondary,
+    out: &mut Outbox,
+) -> Result<bool, HaltReason> {
+    let Some(chunk) = secondary.next_chunk() else { return Ok(false) };
+    executor.machine_mut().restore(&chunk.bytes, chunk.head.is_some())?;
+    if let Some(head) = chunk.head {
+        executor.restored(&head);
+        secondary.restored(now, executor.machine_mut().digest(), out)?;
     }
-    let ticks = secondary.identity().config.quantum_ticks;
+    Ok(true)
+}
+
+/// Runs through the log for as many ticks as a live machine runs in a step. Returns whether there is more.
+fn follow_records<M: Machine>(
+    executor: &mut Executor<M>,
+    secondary: &mut Secondary,
+) -> Result<bool, HaltReason> {
+    let end = executor.point().tick.0.saturating_add(secondary.identity().config.quantum_ticks);
     for _ in 0..RECORDS_PER_STEP {
-        let Some((seq, record)) = secondary.next_record() else { return Ok(Activity::Idle) };
-        match executor.follow(seq, record, ticks).map_err(HaltReason::from)? {
+        let Some((seq, record)) = secondary.next_record() else { return Ok(false) };
+        let share = end.saturating_sub(executor.point().tick.0);
+        match executor.follow(seq, record, share)? {
             Reached::Applied(effects) => {
                 secondary.applied_next(effects);
                 // The primary has asked, and the answers are in the log.
@@ -325,5 +347,5 @@ fn follow<M: Machine>(
             Reached::Underway => break,
         }
     }
-    Ok(Activity::Busy)
+    Ok(true)
 }

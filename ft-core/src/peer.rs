@@ -3,13 +3,19 @@
 use crate::config::Config;
 use crate::detector::Detector;
 use crate::message::Ack;
-use crate::units::{HostId, Instant, Seq, Session};
+use crate::units::{HostId, Instant, NodeId, Seq, Session, Term};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
     pub(crate) host: HostId,
+    pub(crate) node: NodeId,
     pub(crate) session: Session,
-    pub(crate) detector: Detector,
+    /// The session that its Hello proposed: one that comes again is the same greeting.
+    pub(crate) greeting: Session,
+    /// Contact in both directions: counts the time since it showed that it had heard us.
+    contact: Detector,
+    /// Progress: counts the time for which it has held back what is due.
+    progress: Detector,
     /// It holds the log up to here.
     pub(crate) held: Seq,
     pub(crate) applied: Seq,
@@ -22,22 +28,34 @@ pub(crate) struct Peer {
     pub(crate) eligible: bool,
     /// Both of us have said so.
     pub(crate) protected: bool,
-    /// It has promised never to claim again.
-    pub(crate) resigned: bool,
+    /// It has promised never to claim again, and not to be live in terms up to this.
+    pub(crate) resigned: Option<Term>,
     /// Latest of our times that it has echoed: it will not be live before its silence limit from then on.
     echo: Instant,
+    /// The same of those that it heard while we had lost contact.
+    probe: Instant,
     /// Log up to here has been sent.
     pub(crate) sent: Seq,
-    progress: Instant,
+    /// When log was last sent after all before it had arrived, or sent again.
+    sent_at: Instant,
     pub(crate) next_heartbeat: Instant,
 }
 
 impl Peer {
-    pub(crate) fn new(now: Instant, host: HostId, session: Session, config: &Config) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        (host, node): (HostId, NodeId),
+        greeting: Session,
+        session: Session,
+        config: &Config,
+    ) -> Self {
         Self {
             host,
+            node,
             session,
-            detector: Detector::new(now, config.silence, config.heartbeat),
+            greeting,
+            contact: Detector::new(now, config.silence, config.heartbeat),
+            progress: Detector::new(now, config.stall, config.heartbeat),
             held: Seq(0),
             applied: Seq(0),
             verified: Seq(0),
@@ -45,22 +63,28 @@ impl Peer {
             gate_from: None,
             eligible: false,
             protected: false,
-            resigned: false,
+            resigned: None,
             echo: Instant(0),
+            probe: Instant(0),
             sent: Seq(0),
-            progress: now,
+            sent_at: now,
             next_heartbeat: now,
         }
     }
 
     /// Whether it must be counted as lost.
     pub(crate) fn is_lost(&self) -> bool {
-        self.resigned || self.detector.is_silent()
+        self.resigned.is_some() || self.contact.is_silent() || self.progress.is_silent()
     }
 
     /// Whether effects may leave: it cannot be live yet, even if it has heard nothing since its last echo.
     pub(crate) fn has_lease(&self, now: Instant, config: &Config) -> bool {
         !self.is_lost() && now < self.echo + config.lease
+    }
+
+    /// There is proof that its process has ended.
+    pub(crate) fn handle_gone(&mut self) {
+        self.contact.gone();
     }
 
     /// The state it was given ends at `seq`: the log goes on from there.
@@ -77,33 +101,52 @@ impl Peer {
         self.next_heartbeat = now;
     }
 
+    /// It takes the state in: `moved` says whether it has taken more than before.
+    pub(crate) fn handle_state_ack(&mut self, now: Instant, moved: bool) {
+        self.contact.heard(now);
+        if moved {
+            self.progress.heard(now);
+        }
+    }
+
     pub(crate) fn handle_ack(&mut self, now: Instant, ack: &Ack, config: &Config) {
-        self.detector.heard();
+        // Hearing it is not enough: it must have heard us meanwhile, or it is about to take over.
+        let (echo, probe) = (ack.echo.min(now), ack.probe.min(now));
+        if echo > self.echo || probe > self.probe {
+            self.contact.heard(now);
+        }
+        self.echo = self.echo.max(echo);
+        self.probe = self.probe.max(probe);
         self.follows = true;
         if ack.held > self.held {
             self.held = ack.held;
-            self.progress = now;
+            self.sent_at = now;
+            self.progress.heard(now);
         }
         self.applied = self.applied.max(ack.applied);
         self.verified = self.verified.max(ack.verified);
-        self.echo = self.echo.max(ack.echo.min(now));
         self.eligible |= ack.eligible;
         self.sent = self.sent.max(self.held);
-        if ack.gap && self.sent > self.held && now.since(self.progress) >= config.resend_after.scale(1, 8) {
+        if ack.gap && self.sent > self.held && now.since(self.sent_at) >= config.resend_after.scale(1, 8) {
             self.resend(now);
         }
     }
 
     pub(crate) fn handle_sent(&mut self, now: Instant, last: Seq) {
         if self.sent <= self.held {
-            self.progress = now;
+            self.sent_at = now;
         }
         self.sent = last;
     }
 
-    pub(crate) fn handle_tick(&mut self, now: Instant, config: &Config) {
-        self.detector.handle_tick(now);
-        if self.sent > self.held && now.since(self.progress) >= config.resend_after {
+    /// Takes in that time has passed, and whether state is due from it.
+    pub(crate) fn handle_tick(&mut self, now: Instant, state_due: bool, config: &Config) {
+        self.contact.handle_tick(now);
+        self.progress.handle_tick(now);
+        if self.sent <= self.held && !state_due {
+            self.progress.heard(now);
+        }
+        if self.sent > self.held && now.since(self.sent_at) >= config.resend_after {
             self.resend(now);
         }
     }
@@ -111,6 +154,6 @@ impl Peer {
     /// Sends the log again from what it holds.
     pub(crate) fn resend(&mut self, now: Instant) {
         self.sent = self.held;
-        self.progress = now;
+        self.sent_at = now;
     }
 }

@@ -5,12 +5,13 @@
 
 use crate::arbiter::ClaimOutcome;
 use crate::config::Verify;
+use crate::digest::digest64;
 use crate::effect::{Effect, Numbered};
 use crate::error::{HaltReason, Misuse};
 use crate::frame::LogEnd;
 use crate::gate::Gate;
 use crate::log::LogWriter;
-use crate::message::{Ack, Envelope, Hello, Message, Refusal};
+use crate::message::{Ack, Envelope, Hello, Message, Refusal, Welcome};
 use crate::pace::Pacer;
 use crate::peer::Peer;
 use crate::planted::{Bug, planted};
@@ -20,7 +21,7 @@ use crate::replica::{Identity, Notice, Outbox};
 use crate::secondary::Secondary;
 use crate::takeover::{Claims, Verdict};
 use crate::transfer::{Outgoing, StateHead};
-use crate::units::{EffectSeq, HostId, Instant, Session, Span, Term};
+use crate::units::{EffectSeq, HostId, Instant, NodeId, Session, Span, Term};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -34,6 +35,8 @@ pub struct Primary {
     pacer: Pacer,
     phase: Phase,
     idle: bool,
+    /// How many joins were accepted: makes every session's number new.
+    joins: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,8 +74,8 @@ pub enum Standing {
 }
 
 impl Primary {
-    pub(crate) fn create(now: Instant, identity: Identity, out: &mut Outbox) -> Self {
-        let mut primary = Self::new(identity, Term(0), LogEnd::default(), EffectSeq(0), Phase::Creating);
+    pub(crate) fn create(now: Instant, identity: Identity, after: Term, out: &mut Outbox) -> Self {
+        let mut primary = Self::new(identity, after, LogEnd::default(), EffectSeq(0), Phase::Creating);
         out.claim(primary.claims.begin(now));
         primary
     }
@@ -106,6 +109,7 @@ impl Primary {
             pacer: Pacer::new(config.lag_target),
             phase,
             idle: false,
+            joins: 0,
             identity,
         }
     }
@@ -164,9 +168,13 @@ impl Primary {
             || depends && self.log.bytes() >= self.identity.config.ring_bytes
     }
 
-    /// Whether the machine should make another piece of its state, to be given to [`Primary::add_chunk`].
-    pub fn wants_chunk(&self) -> bool {
-        matches!(&self.phase, Phase::Seeding(_, transfer) if transfer.wants_chunk())
+    /// Whether the machine should make another piece of its state, to be given to [`Primary::add_chunk`]: `Some(true)` for
+    /// the first of a row.
+    pub fn wants_chunk(&self) -> Option<bool> {
+        match &self.phase {
+            Phase::Seeding(_, transfer) if transfer.wants_chunk() => Some(transfer.is_new()),
+            _ => None,
+        }
     }
 
     /// Whether a digest is needed for effects that wait (R11, strict).
@@ -233,9 +241,7 @@ impl Primary {
             match &self.phase {
                 Phase::Creating | Phase::Solo => self.log.trim(last),
                 Phase::Seeding(_, transfer) if transfer.cut().is_none() => self.log.trim(last),
-                Phase::Seeding(..) | Phase::Paired(_) | Phase::Contested(_) => {
-                    self.pacer.handle_sealed(now, last)
-                }
+                Phase::Seeding(..) | Phase::Paired(_) | Phase::Contested(_) => {}
             }
             if matches!(self.phase, Phase::Seeding(..)) && self.log.bytes() >= self.identity.config.ring_bytes
             {
@@ -267,7 +273,7 @@ impl Primary {
         match message {
             Message::Ack(ack) => self.handle_ack(now, ack, out),
             Message::StateAck { next } => self.handle_state_ack(now, next, out),
-            Message::Resign { reason } => self.handle_resign(now, reason, out),
+            Message::Resign { renounced, reason } => self.handle_resign(now, renounced, reason, out),
             Message::Refuse(refusal) => self.abandon(&refusal.to_string(), out),
             Message::Superseded if term > self.term() => return Err(HaltReason::Superseded { term }),
             // Only primaries send these.
@@ -289,8 +295,10 @@ impl Primary {
         }
         out.claim(self.claims.handle_tick(now));
         self.pacer.handle_tick(now);
-        if let Some(peer) = self.peer_mut() {
-            peer.handle_tick(now, &config);
+        match &mut self.phase {
+            Phase::Seeding(peer, transfer) => peer.handle_tick(now, transfer.is_under_way(), &config),
+            Phase::Paired(peer) | Phase::Contested(peer) => peer.handle_tick(now, false, &config),
+            Phase::Creating | Phase::Solo => {}
         }
         self.follow_contact(now, out);
         self.send_heartbeat(now, out);
@@ -316,6 +324,13 @@ impl Primary {
                 out.notice(Notice::Solo(term));
             }
             (Verdict::Won(term), Phase::Contested(_)) => self.go_solo(now, term, out),
+            // The peer may have won it, but has promised never to use it: it counts as ours, and the next is free.
+            (Verdict::Lost(term, owner), Phase::Contested(peer))
+                if owner == peer.node && peer.resigned.is_some_and(|renounced| term <= renounced) =>
+            {
+                self.claims.adopt(term);
+                out.claim(self.claims.begin(now));
+            }
             (Verdict::Lost(term, owner), Phase::Creating | Phase::Contested(_)) => {
                 if planted(Bug::R5) && self.phase != Phase::Creating {
                     self.go_solo(now, term, out);
@@ -331,45 +346,63 @@ impl Primary {
     }
 
     pub(crate) fn handle_link_up(&mut self, now: Instant, host: HostId, out: &mut Outbox) {
-        if let Phase::Seeding(_, transfer) = &mut self.phase {
-            transfer.resend(now);
-        }
-        if let Some(peer) = self.peer_mut().filter(|peer| peer.host == host) {
-            peer.resend(now);
+        match &mut self.phase {
+            Phase::Seeding(peer, transfer) if peer.host == host => {
+                transfer.resend(now);
+                peer.resend(now);
+            }
+            Phase::Paired(peer) | Phase::Contested(peer) if peer.host == host => peer.resend(now),
+            _ => return,
         }
         self.send_state(now, out);
         self.send_log(now, out);
     }
 
-    pub(crate) fn handle_peer_gone(&mut self, now: Instant, host: HostId, out: &mut Outbox) {
-        if let Some(peer) = self.peer_mut().filter(|peer| peer.host == host) {
-            peer.detector.gone();
+    pub(crate) fn handle_peer_gone(&mut self, now: Instant, node: NodeId, out: &mut Outbox) {
+        if let Some(peer) = self.peer_mut().filter(|peer| peer.node == node) {
+            peer.handle_gone();
             self.follow_contact(now, out);
         }
     }
 
-    fn handle_hello(&mut self, now: Instant, from: HostId, session: Session, hello: Hello, out: &mut Outbox) {
-        let welcome = Message::Welcome(self.identity.profile.clone());
-        let refuse = |refusal| Message::Refuse(refusal);
+    fn handle_hello(
+        &mut self,
+        now: Instant,
+        from: HostId,
+        greeting: Session,
+        hello: Hello,
+        out: &mut Outbox,
+    ) {
+        let is_repeated = self.peer().is_some_and(|peer| peer.host == from && peer.greeting == greeting);
         let answer = match (&self.phase, self.identity.profile.mismatch(&hello.profile)) {
             // Not live yet, but soon: it will ask again.
             (Phase::Creating, _) => return,
-            (_, Some(mismatch)) => refuse(mismatch),
+            (_, Some(mismatch)) => Message::Refuse(mismatch),
             (Phase::Solo, None) => {
-                let config = &self.identity.config;
-                let transfer = Outgoing::new(now, config.transfer_bytes);
-                self.phase = Phase::Seeding(Peer::new(now, from, session, config), transfer);
-                self.pacer = Pacer::new(config.lag_target);
-                out.notice(Notice::Seeding(from));
-                welcome
+                self.seed(now, (from, hello.node), greeting, out);
+                self.welcome()
             }
-            // The same greeting again.
-            (_, None) if self.peer().is_some_and(|peer| peer.host == from && peer.session == session) => {
-                welcome
-            }
-            (_, None) => refuse(Refusal::Busy),
+            (_, None) if is_repeated => self.welcome(),
+            (_, None) => Message::Refuse(Refusal::Busy),
         };
-        out.send(from, Envelope { session, term: self.term(), message: answer });
+        out.send(from, Envelope { session: greeting, term: self.term(), message: answer });
+    }
+
+    fn seed(&mut self, now: Instant, (host, node): (HostId, NodeId), greeting: Session, out: &mut Outbox) {
+        self.joins += 1;
+        let session =
+            Session(digest64(self.identity.node.incarnation ^ greeting.0, &self.joins.to_le_bytes()));
+        let config = &self.identity.config;
+        let peer = Peer::new(now, (host, node), greeting, session, config);
+        self.phase = Phase::Seeding(peer, Outgoing::new(now, config.transfer_bytes));
+        self.pacer = Pacer::new(config.lag_target);
+        out.notice(Notice::Seeding(host));
+    }
+
+    fn welcome(&self) -> Message {
+        let session = self.session().expect("a welcome is for a peer");
+        let Identity { node, profile, .. } = &self.identity;
+        Message::Welcome(Welcome { session, node: *node, profile: profile.clone() })
     }
 
     /// Answers a message of a session that is not, or no longer, this primary's.
@@ -397,10 +430,15 @@ impl Primary {
             return; // Nobody holds what was never sent: not an acknowledgement of this log.
         }
         peer.handle_ack(now, &ack, &config);
-        let (held, applied) = (peer.held, peer.applied);
+        let held = peer.held;
         self.log.trim(held);
-        self.pacer.handle_applied(now, applied);
-        if ack.renounced > self.term() {
+        if let Phase::Seeding(_, transfer) = &mut self.phase {
+            // Who acknowledges log has restored the whole state.
+            transfer.handle_ack(now, u32::MAX);
+        }
+        self.pacer.handle_lag(ack.lag);
+        // Nobody owns a term without owning, or losing, the one before.
+        if ack.renounced == self.term().next() {
             self.claims.adopt(ack.renounced);
         }
         self.follow_contact(now, out);
@@ -411,18 +449,18 @@ impl Primary {
 
     fn handle_state_ack(&mut self, now: Instant, next: u32, out: &mut Outbox) {
         if let Phase::Seeding(peer, transfer) = &mut self.phase {
-            peer.detector.heard();
-            transfer.handle_ack(now, next);
+            let moved = transfer.handle_ack(now, next);
+            peer.handle_state_ack(now, moved);
         }
         self.send_state(now, out);
         self.send_log(now, out);
     }
 
-    fn handle_resign(&mut self, now: Instant, reason: String, out: &mut Outbox) {
+    fn handle_resign(&mut self, now: Instant, renounced: Term, reason: String, out: &mut Outbox) {
         let Some(peer) = self.peer_mut() else { return };
         let host = peer.host;
-        if !peer.resigned {
-            peer.resigned = true;
+        if peer.resigned.is_none() {
+            peer.resigned = Some(renounced);
             out.notice(Notice::Resigned(host, reason));
         }
         self.follow_contact(now, out);
@@ -495,6 +533,7 @@ impl Primary {
         if let Phase::Seeding(peer, _) = &self.phase {
             out.notice(Notice::SeedingFailed(peer.host, why.to_owned()));
             self.phase = Phase::Solo;
+            self.pacer = Pacer::new(self.identity.config.lag_target);
             self.log.trim(self.log.last());
         }
     }
@@ -546,10 +585,11 @@ impl Primary {
     }
 
     fn send_heartbeat(&mut self, now: Instant, out: &mut Outbox) {
+        let probe = matches!(self.phase, Phase::Contested(_));
         let (term, released, every) = (self.term(), self.gate.released(), self.identity.config.heartbeat);
         if let Some(peer) = self.peer_mut().filter(|peer| now >= peer.next_heartbeat) {
             peer.next_heartbeat = now + every;
-            let message = Message::Heartbeat { time: now, released, protect: peer.gate_from };
+            let message = Message::Heartbeat { time: now, released, protect: peer.gate_from, probe };
             out.send(peer.host, Envelope { session: peer.session, term, message });
         }
     }

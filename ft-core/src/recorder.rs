@@ -57,7 +57,7 @@
 //! #   fn digest(&mut self) -> StateDigest {
 //! #       StateDigest(self.tick << 32 | self.sum)
 //! #   }
-//! #   fn save(&mut self) -> Saved {
+//! #   fn save(&mut self, _first: bool) -> Saved {
 //! #       unimplemented!("there is no secondary")
 //! #   }
 //! #   fn restore(&mut self, _: &[u8], _: bool) -> Result<(), Fault> {

@@ -76,6 +76,16 @@ pub struct Identity {
     pub config: Config,
 }
 
+impl Identity {
+    /// With what the profile says of the configuration.
+    fn completed(mut self) -> Result<Self, Misuse> {
+        self.config.validate()?;
+        self.profile.silence = self.config.silence;
+        self.profile.lease = self.config.lease;
+        Ok(self)
+    }
+}
+
 /// One copy of a machine's protocol state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replica {
@@ -85,7 +95,6 @@ pub struct Replica {
 
 /// The three lives of a replica. A transition consumes the old state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::large_enum_variant, reason = "there is one replica for each machine")]
 pub enum Role {
     /// Live, or about to be.
     Primary(Primary),
@@ -105,25 +114,27 @@ pub struct Halted {
 }
 
 impl Replica {
-    /// The first copy of a machine: claims term 1 and is live once it has it.
+    /// The first copy of a machine: claims the term after `after` and is live once it has it. `after` is `Term(0)` for a
+    /// new machine; for one whose copies were all lost, and that starts again from what is on its disks, the last term that
+    /// the arbiter knows.
     ///
     /// # Errors
     /// [`Misuse::Config`].
-    pub fn create(now: Instant, identity: Identity) -> Result<Self, Misuse> {
-        identity.config.validate()?;
+    pub fn create(now: Instant, identity: Identity, after: Term) -> Result<Self, Misuse> {
+        let identity = identity.completed()?;
         let mut outputs = Outbox::default();
-        let role = Role::Primary(Primary::create(now, identity, &mut outputs));
+        let role = Role::Primary(Primary::create(now, identity, after, &mut outputs));
         Ok(Self { role, outputs })
     }
 
-    /// A new copy that joins the primary on `host`. `session` is drawn at random for each join.
+    /// A new copy that joins the primary on `host`. `greeting` is drawn at random for each join.
     ///
     /// # Errors
     /// [`Misuse::Config`].
-    pub fn join(now: Instant, identity: Identity, host: HostId, session: Session) -> Result<Self, Misuse> {
-        identity.config.validate()?;
+    pub fn join(now: Instant, identity: Identity, host: HostId, greeting: Session) -> Result<Self, Misuse> {
+        let identity = identity.completed()?;
         let mut outputs = Outbox::default();
-        let role = Role::Secondary(Secondary::join(now, identity, host, session, &mut outputs));
+        let role = Role::Secondary(Secondary::join(now, identity, host, greeting, &mut outputs));
         Ok(Self { role, outputs })
     }
 
@@ -189,7 +200,7 @@ impl Replica {
         let out = &mut self.outputs;
         let halt = match &mut self.role {
             Role::Primary(primary) => primary.handle_claim(now, term, outcome, out),
-            Role::Secondary(secondary) => secondary.handle_claim(term, outcome, out),
+            Role::Secondary(secondary) => secondary.handle_claim(now, term, outcome, out),
             Role::Halted(_) => Ok(()),
         };
         self.settle(halt);
@@ -202,15 +213,16 @@ impl Replica {
         }
     }
 
-    /// Takes in proof that the replica's process on `host` has ended, which needs no waiting for its silence. The proof
-    /// must come from that host's kernel over an authenticated connection; safety does not depend on it, R4 does that.
-    pub fn handle_peer_gone(&mut self, now: Instant, host: HostId) {
+    /// Takes in proof that the peer `node` has ended, which needs no waiting for its silence. The proof must be from that
+    /// host's kernel, over an authenticated connection of that life. Were it wrong, still only one side would go on (R4); but
+    /// the other could emit repetitions until its lease ends.
+    pub fn handle_peer_gone(&mut self, now: Instant, node: NodeId) {
         let halt = match &mut self.role {
             Role::Primary(primary) => {
-                primary.handle_peer_gone(now, host, &mut self.outputs);
+                primary.handle_peer_gone(now, node, &mut self.outputs);
                 Ok(())
             }
-            Role::Secondary(secondary) => secondary.handle_peer_gone(now, host, &mut self.outputs),
+            Role::Secondary(secondary) => secondary.handle_peer_gone(now, node, &mut self.outputs),
             Role::Halted(_) => Ok(()),
         };
         self.settle(halt);
@@ -259,15 +271,13 @@ impl Replica {
 
 impl Halted {
     fn handle_message(&self, from: HostId, envelope: Envelope, out: &mut Outbox) {
-        let Envelope { session, term, message } = envelope;
+        let Envelope { session, message, .. } = envelope;
         match (&self.farewell, message) {
             (_, Message::Hello(_)) => {
                 let message = Message::Refuse(Refusal::NotPrimary);
                 out.send(from, Envelope { session, term: Term(0), message });
             }
-            (Some((to, farewell)), _)
-                if *to == from && farewell.session == session && farewell.term <= term =>
-            {
+            (Some((to, farewell)), _) if *to == from && farewell.session == session => {
                 out.send(from, farewell.clone());
             }
             _ => {}

@@ -4,6 +4,7 @@
 //! wins a term and means to use it, it acknowledges nothing more.
 
 use crate::arbiter::ClaimOutcome;
+use crate::config::Config;
 use crate::detector::Detector;
 use crate::digest::StateDigest;
 use crate::effect::Numbered;
@@ -11,12 +12,12 @@ use crate::error::{FrameError, HaltReason};
 use crate::frame::{Frame, LogEnd};
 use crate::gate::Gate;
 use crate::log::{Accepted, LogReader};
-use crate::message::{Ack, Envelope, Hello, Message, Profile, Refusal};
+use crate::message::{Ack, Envelope, Hello, Message, Refusal, Welcome};
 use crate::record::{Event, Record};
 use crate::replica::{Identity, Notice, Outbox};
 use crate::takeover::{Claims, Verdict};
 use crate::transfer::{Chunk, Incoming, StateHead};
-use crate::units::{EffectSeq, HostId, Instant, Seq, Session, Term};
+use crate::units::{EffectSeq, HostId, Instant, NodeId, Seq, Session, Span, Term};
 use std::collections::VecDeque;
 
 /// The following side of the protocol.
@@ -24,12 +25,17 @@ use std::collections::VecDeque;
 pub struct Secondary {
     identity: Identity,
     primary: HostId,
+    /// Which life of the primary; known from its welcome on.
+    primary_node: Option<NodeId>,
+    /// As proposed, until the primary's welcome names the real one.
     session: Session,
     claims: Claims,
     phase: Phase,
     detector: Detector,
     /// Latest of the primary's times that has arrived.
     echo: Instant,
+    /// The same of those that came while it had lost contact with us.
+    probe: Instant,
     /// Effects up to here are known to have left.
     released: EffectSeq,
     /// This side owns terms up to here and will not be live in them.
@@ -56,6 +62,14 @@ enum Phase {
 struct Arrivals {
     incoming: Incoming,
     ready: VecDeque<Chunk>,
+    ack_due: bool,
+}
+
+impl Arrivals {
+    /// The first piece that the machine has not taken: what is acknowledged makes room for more (R9).
+    fn next(&self) -> u32 {
+        self.incoming.next() - self.ready.len() as u32
+    }
 }
 
 /// A whole copy of the machine, as of the last applied record.
@@ -63,7 +77,7 @@ struct Arrivals {
 struct Copy {
     head: StateHead,
     reader: LogReader,
-    backlog: VecDeque<(Record, usize)>,
+    backlog: VecDeque<Waiting>,
     backlog_bytes: usize,
     applied: Seq,
     verified: Seq,
@@ -73,6 +87,14 @@ struct Copy {
     protect: Option<Seq>,
     gap: bool,
     ack_due: bool,
+}
+
+/// A record that the machine has not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    record: Record,
+    bytes: usize,
+    since: Instant,
 }
 
 /// What a secondary is doing, for operators.
@@ -102,11 +124,13 @@ impl Secondary {
         let config = &identity.config;
         let mut secondary = Self {
             primary,
+            primary_node: None,
             session,
             claims: Claims::new(Term(0), config.claim_retry, config.silence),
             phase: Phase::Greeting,
             detector: Detector::new(now, config.silence, config.heartbeat),
             echo: Instant(0),
+            probe: Instant(0),
             released: EffectSeq(0),
             renounced: Term(0),
             next_send: now,
@@ -173,10 +197,12 @@ impl Secondary {
 
     /// The next piece of state for the machine. After the last, which has a head, call [`Secondary::restored`].
     pub fn next_chunk(&mut self) -> Option<Chunk> {
-        match &mut self.phase {
-            Phase::Receiving(arrivals) | Phase::Restoring(_, arrivals) => arrivals.ready.pop_front(),
-            _ => None,
-        }
+        let (Phase::Receiving(arrivals) | Phase::Restoring(_, arrivals)) = &mut self.phase else {
+            return None;
+        };
+        let chunk = arrivals.ready.pop_front()?;
+        arrivals.ack_due = true;
+        Some(chunk)
     }
 
     /// The machine has taken in the last piece, and now has this digest.
@@ -211,8 +237,10 @@ impl Secondary {
     /// The next record for the machine to run to and apply. Stays the next until [`Secondary::applied_next`].
     pub fn next_record(&self) -> Option<(Seq, &Record)> {
         match &self.phase {
+            // Effects that the primary never reports as released must not pile up without end.
+            Phase::Following(copy) if copy.withheld.is_full() => None,
             Phase::Following(copy) | Phase::Promoting(copy) => {
-                copy.backlog.front().map(|(record, _)| (copy.applied.next(), record))
+                copy.backlog.front().map(|waiting| (copy.applied.next(), &waiting.record))
             }
             _ => None,
         }
@@ -222,7 +250,8 @@ impl Secondary {
     pub fn applied_next(&mut self, effects: Vec<Numbered>) {
         let released = self.released;
         let (Phase::Following(copy) | Phase::Promoting(copy)) = &mut self.phase else { return };
-        let (record, bytes) = copy.backlog.pop_front().expect("the machine applies what next_record gave it");
+        let Waiting { record, bytes, .. } =
+            copy.backlog.pop_front().expect("the machine applies what next_record gave it");
         copy.backlog_bytes -= bytes;
         copy.applied = copy.applied.next();
         if matches!(record.event, Event::Digest(_)) {
@@ -234,6 +263,16 @@ impl Secondary {
         copy.withheld.forget(released);
         // With strict verification the primary's effects wait for this.
         copy.ack_due |= matches!(record.event, Event::Digest(_));
+    }
+
+    /// Says what has become due since: call it when the machine has done its share.
+    pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
+        match &mut self.phase {
+            Phase::Receiving(arrivals) | Phase::Restoring(_, arrivals) if arrivals.ack_due => {
+                self.speak(now, out)
+            }
+            _ => self.acknowledge_due(now, out),
+        }
     }
 
     /// Whether it has won its term and applied all it holds: the machine may go live.
@@ -261,7 +300,7 @@ impl Secondary {
                 Message::Refuse(refusal.clone())
             }
             (Phase::Greeting, _) => return None,
-            _ => Message::Resign { reason: reason.to_string() },
+            _ => Message::Resign { renounced: self.claims.reach(), reason: reason.to_string() },
         };
         Some((self.primary, self.envelope(message)))
     }
@@ -296,14 +335,18 @@ impl Secondary {
             Message::Refuse(refusal) if self.phase == Phase::Greeting => {
                 return Err(HaltReason::Refused(refusal));
             }
-            Message::Welcome(profile) => self.handle_welcome(now, term, profile, out)?,
+            Message::Welcome(welcome) => self.handle_welcome(now, term, welcome, out)?,
             Message::State(chunk) => self.handle_chunk(now, chunk, out),
             Message::Log { time, released, frame } => {
-                self.handle_contact(term, time, released);
+                self.handle_contact(now, term, time, released);
                 self.handle_frame(now, &frame, out)?;
             }
-            Message::Heartbeat { time, released, protect } => {
-                self.handle_contact(term, time, released);
+            Message::Heartbeat { time, probe: true, .. } => {
+                self.probe = self.probe.max(time);
+                self.acknowledge(now, out);
+            }
+            Message::Heartbeat { time, released, protect, probe: false } => {
+                self.handle_contact(now, term, time, released);
                 if let Some(copy) = self.copy_mut() {
                     let was = copy.is_eligible();
                     copy.protect = copy.protect.max(protect);
@@ -334,6 +377,7 @@ impl Secondary {
 
     pub(crate) fn handle_claim(
         &mut self,
+        now: Instant,
         term: Term,
         outcome: ClaimOutcome,
         out: &mut Outbox,
@@ -347,6 +391,7 @@ impl Secondary {
             Verdict::Won(term) => {
                 self.renounced = term;
                 out.notice(Notice::Renounced(term));
+                self.acknowledge(now, out);
                 Ok(())
             }
             Verdict::Lost(term, owner) if self.detector.is_silent() => Err(HaltReason::Lost { term, owner }),
@@ -358,10 +403,10 @@ impl Secondary {
     pub(crate) fn handle_peer_gone(
         &mut self,
         now: Instant,
-        host: HostId,
+        node: NodeId,
         out: &mut Outbox,
     ) -> Result<(), HaltReason> {
-        if host != self.primary {
+        if self.primary_node != Some(node) {
             return Ok(());
         }
         self.detector.gone();
@@ -397,16 +442,18 @@ impl Secondary {
         &mut self,
         now: Instant,
         term: Term,
-        primary: Profile,
+        welcome: Welcome,
         out: &mut Outbox,
     ) -> Result<(), HaltReason> {
         if self.phase != Phase::Greeting {
             return Ok(());
         }
-        if let Some(mismatch) = primary.mismatch(&self.identity.profile) {
+        if let Some(mismatch) = welcome.profile.mismatch(&self.identity.profile) {
             return Err(HaltReason::Refused(mismatch));
         }
-        self.detector.heard();
+        self.session = welcome.session;
+        self.primary_node = Some(welcome.node);
+        self.detector.heard(now);
         self.claims.adopt(term);
         self.phase = Phase::Receiving(Arrivals::default());
         self.speak(now, out);
@@ -414,20 +461,22 @@ impl Secondary {
     }
 
     fn handle_chunk(&mut self, now: Instant, chunk: Chunk, out: &mut Outbox) {
-        self.detector.heard();
+        let Config { gate_bytes, transfer_bytes, .. } = self.identity.config;
+        self.detector.heard(now);
         let next = match &mut self.phase {
             // The welcome is still on its way.
             Phase::Greeting => return,
             Phase::Receiving(arrivals) => {
-                arrivals.ready.extend(arrivals.incoming.accept(chunk));
-                let next = arrivals.incoming.next();
+                arrivals.ready.extend(arrivals.incoming.accept(chunk, transfer_bytes));
+                let next = arrivals.next();
                 if let Some(head) = arrivals.ready.back().and_then(|chunk| chunk.head) {
-                    let copy = Copy::new(head, self.identity.config.gate_bytes);
+                    let copy = Copy::new(head, gate_bytes * 2);
                     self.phase = Phase::Restoring(copy, std::mem::take(arrivals));
                 }
                 next
             }
-            // All are here: the acknowledgement of this one was lost.
+            Phase::Restoring(_, arrivals) => arrivals.next(),
+            // All are taken: the acknowledgement of this one was lost.
             _ => chunk.index.saturating_add(1),
         };
         self.next_send = now + self.identity.config.heartbeat;
@@ -435,8 +484,8 @@ impl Secondary {
     }
 
     /// Takes in that the primary was live in `term` at `time`, and what it had released.
-    fn handle_contact(&mut self, term: Term, time: Instant, released: EffectSeq) {
-        self.detector.heard();
+    fn handle_contact(&mut self, now: Instant, term: Term, time: Instant, released: EffectSeq) {
+        self.detector.heard(now);
         self.claims.adopt(term);
         self.echo = self.echo.max(time);
         self.released = self.released.max(released);
@@ -449,7 +498,7 @@ impl Secondary {
     fn handle_frame(&mut self, now: Instant, frame: &Frame, out: &mut Outbox) -> Result<(), HaltReason> {
         let limit = self.identity.config.backlog_bytes;
         let Some(copy) = self.copy_mut() else { return Ok(()) };
-        copy.take_in(frame, limit)?;
+        copy.take_in(now, frame, limit)?;
         self.acknowledge_due(now, out);
         Ok(())
     }
@@ -461,7 +510,7 @@ impl Secondary {
     }
 
     fn acknowledge(&mut self, now: Instant, out: &mut Outbox) {
-        let (echo, renounced) = (self.echo, self.renounced);
+        let (echo, probe, renounced) = (self.echo, self.probe, self.renounced);
         let Phase::Following(copy) = &mut self.phase else { return };
         copy.ack_due = false;
         let ack = Ack {
@@ -469,6 +518,8 @@ impl Secondary {
             applied: copy.applied,
             verified: copy.verified,
             echo,
+            probe,
+            lag: copy.backlog.front().map_or(Span::ZERO, |waiting| now.since(waiting.since)),
             renounced,
             eligible: copy.is_eligible(),
             gap: std::mem::take(&mut copy.gap),
@@ -480,14 +531,15 @@ impl Secondary {
     /// Says whatever shows the primary that this side is there.
     fn speak(&mut self, now: Instant, out: &mut Outbox) {
         let config = &self.identity.config;
-        let (message, pause) = match &self.phase {
+        let (message, pause) = match &mut self.phase {
             Phase::Greeting => {
                 let Identity { node, profile, .. } = &self.identity;
                 let hello = Hello { node: *node, profile: profile.clone() };
                 (Message::Hello(hello), config.hello_retry)
             }
             Phase::Receiving(arrivals) | Phase::Restoring(_, arrivals) => {
-                (Message::StateAck { next: arrivals.incoming.next() }, config.heartbeat)
+                arrivals.ack_due = false;
+                (Message::StateAck { next: arrivals.next() }, config.heartbeat)
             }
             Phase::Following(_) => return self.acknowledge(now, out),
             Phase::Promoting(_) => return,
@@ -538,7 +590,7 @@ impl Copy {
     }
 
     /// Takes a frame into the backlog. One that does not fit is dropped: it will be sent again (R9).
-    fn take_in(&mut self, frame: &Frame, limit: usize) -> Result<(), FrameError> {
+    fn take_in(&mut self, now: Instant, frame: &Frame, limit: usize) -> Result<(), FrameError> {
         let len = frame.bytes().len();
         if self.backlog_bytes + len > limit && !self.backlog.is_empty() {
             self.gap = true;
@@ -547,14 +599,19 @@ impl Copy {
         self.ack_due = true;
         match self.reader.accept(frame)? {
             Accepted::New(records) => {
-                let share = len / records.len() + 1;
+                // What a record takes in memory, or its part of the frame that holds its content.
+                let share = (len / records.len() + 1).max(std::mem::size_of::<Waiting>());
                 self.backlog_bytes += share * records.len();
                 let emitted = records.iter().map(|record| match record.event {
                     Event::Emit { count, .. } => u64::from(count),
                     _ => 0,
                 });
                 self.covered.0 = self.covered.0.saturating_add(emitted.sum());
-                self.backlog.extend(records.into_iter().map(|record| (record, share)));
+                self.backlog.extend(records.into_iter().map(|record| Waiting {
+                    record,
+                    bytes: share,
+                    since: now,
+                }));
             }
             Accepted::Duplicate => {}
             Accepted::Gap => self.gap = true,

@@ -43,6 +43,11 @@ impl Claims {
         self.term
     }
 
+    /// The last term that may be ours: the one claimed, if a claim is on its way.
+    pub(crate) fn reach(&self) -> Term {
+        self.pending.as_ref().map_or(self.term, |pending| pending.target)
+    }
+
     /// Claims the next term unless a claim is already on its way. Returns the term to ask for.
     pub(crate) fn begin(&mut self, now: Instant) -> Option<Term> {
         if self.pending.is_some() {

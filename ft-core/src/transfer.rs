@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 
 /// Most pieces that a receiver keeps out of order.
-const MAX_STRAY_CHUNKS: usize = 256;
+const MAX_STRAY_CHUNKS: u32 = 256;
 
 /// A piece of a machine's state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +68,16 @@ impl Outgoing {
         self.cut.is_none() && self.bytes < self.window
     }
 
+    /// Whether no piece has been made yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.acked == 0 && self.pending.is_empty()
+    }
+
+    /// Whether pieces are due to be acknowledged.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.sent > 0
+    }
+
     /// The last piece's head, once it has been made.
     pub(crate) fn cut(&self) -> Option<StateHead> {
         self.cut
@@ -88,7 +98,9 @@ impl Outgoing {
         self.pending.push_back(Chunk { index, head, bytes });
     }
 
-    pub(crate) fn handle_ack(&mut self, now: Instant, next: u32) {
+    /// All pieces before `next` have arrived. Returns whether that is news.
+    pub(crate) fn handle_ack(&mut self, now: Instant, next: u32) -> bool {
+        let before = self.acked;
         while self.acked < next && !self.pending.is_empty() {
             let chunk = self.pending.pop_front().expect("checked in the loop's condition");
             self.bytes -= chunk.bytes.len();
@@ -96,6 +108,7 @@ impl Outgoing {
             self.sent = self.sent.saturating_sub(1);
             self.progress = now;
         }
+        self.acked > before
     }
 
     /// Starts again behind what is acknowledged, when nothing has moved for `resend_after`.
@@ -126,6 +139,7 @@ impl Outgoing {
 pub(crate) struct Incoming {
     next: u32,
     stray: BTreeMap<u32, Chunk>,
+    stray_bytes: usize,
 }
 
 impl Incoming {
@@ -134,14 +148,21 @@ impl Incoming {
         self.next
     }
 
-    /// Takes in a piece and returns all that are now in order.
-    pub(crate) fn accept(&mut self, chunk: Chunk) -> Vec<Chunk> {
-        let near = chunk.index >= self.next && chunk.index - self.next < MAX_STRAY_CHUNKS as u32;
-        if near {
+    /// Takes in a piece and returns all that are now in order. One that is early is kept within `window` bytes: it will be
+    /// sent again.
+    pub(crate) fn accept(&mut self, chunk: Chunk, window: usize) -> Vec<Chunk> {
+        let early = chunk.index.checked_sub(self.next);
+        let fits = early == Some(0) || self.stray_bytes + chunk.bytes.len() <= window;
+        if fits
+            && early.is_some_and(|early| early < MAX_STRAY_CHUNKS)
+            && !self.stray.contains_key(&chunk.index)
+        {
+            self.stray_bytes += chunk.bytes.len();
             self.stray.insert(chunk.index, chunk);
         }
         let mut ready = Vec::new();
         while let Some(chunk) = self.stray.remove(&self.next) {
+            self.stray_bytes -= chunk.bytes.len();
             self.next += 1;
             ready.push(chunk);
         }
@@ -182,7 +203,7 @@ mod tests {
                 if let Some(chunk) = if last_first { line.pop() } else { (!line.is_empty()).then(|| line.remove(0)) }
                     && !lose
                 {
-                    got.extend(incoming.accept(chunk));
+                    got.extend(incoming.accept(chunk, 100));
                     out.handle_ack(Instant(now), incoming.next());
                 }
             }
@@ -195,8 +216,12 @@ mod tests {
     #[test]
     fn r9_a_piece_far_ahead_is_not_kept() {
         let mut incoming = Incoming::default();
-        let far = Chunk { index: MAX_STRAY_CHUNKS as u32, head: None, bytes: Bytes::new() };
-        assert!(incoming.accept(far).is_empty());
+        let far = Chunk { index: MAX_STRAY_CHUNKS, head: None, bytes: Bytes::new() };
+        assert!(incoming.accept(far, 100).is_empty());
         assert!(incoming.stray.is_empty());
+        for index in 1..5 {
+            incoming.accept(Chunk { index, head: None, bytes: Bytes::from(vec![0; 40]) }, 100);
+        }
+        assert_eq!((incoming.stray.len(), incoming.stray_bytes), (2, 80), "what does not fit is dropped");
     }
 }

@@ -5,6 +5,9 @@
 use crate::error::DecodeError;
 use bytes::{BufMut, Bytes, BytesMut};
 
+/// Counters end here: 2^62 nanoseconds are 146 years.
+pub(crate) const MAX_COUNTER: u64 = 1 << 62;
+
 /// Appends `value` in 1 to 10 bytes.
 pub(crate) fn put(buf: &mut BytesMut, mut value: u64) {
     while value >= 0x80 {
@@ -88,6 +91,13 @@ impl Reader {
             }
         }
         Err(DecodeError::Malformed { offset: start, what: "integer above 64 bits" })
+    }
+
+    /// A count of records, effects, terms or ticks. What no execution reaches is refused, so that counting on never overflows.
+    pub(crate) fn counter(&mut self) -> Result<u64, DecodeError> {
+        let offset = self.at;
+        let malformed = DecodeError::Malformed { offset, what: "count beyond any execution" };
+        Some(self.varint()?).filter(|value| *value <= MAX_COUNTER).ok_or(malformed)
     }
 
     pub(crate) fn varint_u32(&mut self) -> Result<u32, DecodeError> {

@@ -317,7 +317,7 @@ fn proof_that_the_primarys_process_ended_saves_the_wait() {
     let mut pair = Pair::protected(Config::default());
     pair.stopped.insert(A);
     let now = pair.now;
-    pair.nodes[B].handle_peer_gone(now, HostId(0));
+    pair.nodes[B].handle_peer_gone(now, identity(A, Config::default()).node);
     pair.pass(2);
     assert_eq!(pair.standing(B), Some(Standing::Solo));
     assert!(pair.now.since(now) < Span::from_ms(5));

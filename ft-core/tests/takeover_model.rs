@@ -58,7 +58,7 @@ fn small() {
     };
     let start = std::time::Instant::now();
     let checker =
-        Takeover { bounds }.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        Takeover { bounds }.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
     println!(
         "{bounds:?}: {} states, {} unique, depth {}, {:?}",
         checker.state_count(),

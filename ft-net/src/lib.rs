@@ -21,6 +21,6 @@ pub use endpoint::{ALPN, Endpoint, Incoming, LinkConfig};
 pub use error::NetError;
 pub use identity::{ClusterCa, HostCredentials, HostName, Identity, IdentityError, PeerRefused};
 pub use link::{Link, LinkReceiver, LinkSender};
-pub use network::{NetEvent, Network, NetworkConfig, Peer};
+pub use network::{NetEvent, Network, NetworkConfig, Peer, Peers};
 pub use socket::{CappedSocket, SocketBuffers};
 pub use stats::LinkStats;

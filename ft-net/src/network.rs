@@ -11,12 +11,12 @@ use crate::stats::LinkStats;
 use crate::tripwire::{Broken, Post, Tripwire};
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use ft_core::message::Envelope;
-use ft_core::units::HostId;
+use ft_core::units::{HostId, NodeId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
 /// Events that wait to be taken.
@@ -49,6 +49,8 @@ pub struct Peer {
 pub struct NetworkConfig {
     /// This host's number.
     pub host: HostId,
+    /// This life of its process, as in the replica's [`NodeId`]: peers are told which life has ended.
+    pub incarnation: u64,
     /// Where it listens. Port 0 chooses one.
     pub listen: SocketAddr,
     /// The others.
@@ -67,7 +69,7 @@ pub enum NetEvent {
     /// A link is down, or could not be made, and why. It is being made again.
     Down(HostId, NetError),
     /// The peer's process has ended.
-    Gone(HostId),
+    Gone(NodeId),
 }
 
 /// Links to a set of peers.
@@ -77,8 +79,25 @@ pub struct Network {
     address: SocketAddr,
 }
 
+/// Adds peers to a [`Network`], from any thread.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+impl Peers {
+    /// Lets one more peer link, and links to it.
+    pub fn add(&self, host: HostId, peer: Peer) {
+        let is_new = write(&self.0.peers).insert(host, peer).is_none();
+        if is_new && self.0.host < host {
+            self.0.runtime.spawn(Arc::clone(&self.0).dial_for_ever(host));
+            self.0.runtime.spawn(Arc::clone(&self.0).watch_for_ever(host));
+        }
+    }
+}
+
 struct Inner {
+    runtime: Handle,
     host: HostId,
+    incarnation: u64,
     endpoint: Endpoint,
     peers: RwLock<BTreeMap<HostId, Peer>>,
     links: RwLock<BTreeMap<HostId, LinkSender>>,
@@ -107,7 +126,9 @@ impl Network {
         let (endpoint, post) = runtime.block_on(open(&identity, &config))?;
         let address = endpoint.local_addr().map_err(|source| NetError::Bind { address, source })?;
         let inner = Arc::new(Inner {
+            runtime: runtime.handle().clone(),
             host: config.host,
+            incarnation: config.incarnation,
             endpoint,
             peers: RwLock::default(),
             links: RwLock::default(),
@@ -129,13 +150,14 @@ impl Network {
         self.address
     }
 
+    /// A handle to add peers with, from any thread.
+    pub fn peers(&self) -> Peers {
+        Peers(Arc::clone(&self.inner))
+    }
+
     /// Lets one more peer link, and links to it.
     pub fn add_peer(&self, host: HostId, peer: Peer) {
-        let is_new = write(&self.inner.peers).insert(host, peer).is_none();
-        if let Some(runtime) = self.runtime.as_ref().filter(|_| is_new && self.inner.host < host) {
-            runtime.spawn(Arc::clone(&self.inner).dial_for_ever(host));
-            runtime.spawn(Arc::clone(&self.inner).watch_for_ever(host));
-        }
+        self.peers().add(host, peer);
     }
 
     /// Sends a message. `false` when it was dropped: no link, or its queue is full.
@@ -293,7 +315,7 @@ impl Inner {
                 };
                 match wire.map(|wire| (inner.number_of(wire.peer()), wire)) {
                     Ok((Some(host), mut wire)) => {
-                        if wire.accept().await.is_ok() {
+                        if wire.accept(inner.incarnation).await.is_ok() {
                             inner.watch(host, wire).await;
                         }
                     }
@@ -310,7 +332,7 @@ impl Inner {
         let mut stopped = self.stopped.subscribe();
         let mut pause = REDIAL_MIN;
         while let Some(Peer { name, address }) = self.peer(host) {
-            match Tripwire::connect(address, &name, self.endpoint.identity()).await {
+            match Tripwire::connect(address, &name, (self.endpoint.identity(), self.incarnation)).await {
                 Ok(wire) => {
                     pause = REDIAL_MIN;
                     self.watch(host, wire).await;
@@ -346,6 +368,7 @@ impl Inner {
                 link = link.take().or(now);
             }
         };
+        let node = NodeId { host, incarnation: wire.incarnation() };
         let broken = wire.watch(stop).await;
         *write(&self.wires).entry(host).or_default() -= 1;
         let now = self.link(host);
@@ -354,7 +377,7 @@ impl Inner {
             if let Some(link) = now.filter(|link| self.forget(host, link)) {
                 link.close();
             }
-            self.report(NetEvent::Gone(host)).await;
+            self.report(NetEvent::Gone(node)).await;
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum Broken {
 pub(crate) struct Tripwire {
     stream: TlsStream<TcpStream>,
     peer: HostName,
+    /// Which life of the peer: the end of an earlier one says nothing of the next.
+    incarnation: u64,
 }
 
 impl Tripwire {
@@ -46,12 +48,16 @@ impl Tripwire {
         &self.peer
     }
 
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// Attaches a wire to `peer`. It counts once the other end has said that it has accepted us: until then a connection
     /// that breaks is one that was refused.
     pub(crate) async fn connect(
         address: SocketAddr,
         peer: &HostName,
-        identity: &Identity,
+        (identity, incarnation): (&Identity, u64),
     ) -> io::Result<Self> {
         let attempt = async {
             let tcp = TcpStream::connect(address).await?;
@@ -59,8 +65,8 @@ impl Tripwire {
             TlsConnector::from(identity.client_config(ALPN)).connect(name, tcp).await
         };
         let stream = tokio::time::timeout(HANDSHAKE, attempt).await.map_err(io::Error::other)??;
-        let mut wire = Self { stream: stream.into(), peer: peer.clone() };
-        match tokio::time::timeout(HANDSHAKE, wire.stream.read_u8()).await {
+        let mut wire = Self { stream: stream.into(), peer: peer.clone(), incarnation: 0 };
+        match tokio::time::timeout(HANDSHAKE, wire.introduce(incarnation)).await {
             Ok(Ok(ACCEPTED)) => Ok(wire),
             Ok(Ok(_)) => Err(io::Error::other("the other end of the wire speaks something else")),
             Ok(Err(error)) => Err(error),
@@ -72,9 +78,19 @@ impl Tripwire {
         }
     }
 
-    /// Tells the caller that it is accepted.
-    pub(crate) async fn accept(&mut self) -> io::Result<()> {
-        self.stream.write_all(&[ACCEPTED]).await?;
+    /// Says which life we are, and hears whether we are accepted, and by which life.
+    async fn introduce(&mut self, incarnation: u64) -> io::Result<u8> {
+        self.stream.write_u64(incarnation).await?;
+        self.stream.flush().await?;
+        let answer = self.stream.read_u8().await?;
+        self.incarnation = self.stream.read_u64().await?;
+        Ok(answer)
+    }
+
+    /// Tells the caller that it is accepted, and by which life.
+    pub(crate) async fn accept(&mut self, incarnation: u64) -> io::Result<()> {
+        self.stream.write_u8(ACCEPTED).await?;
+        self.stream.write_u64(incarnation).await?;
         self.stream.flush().await
     }
 
@@ -98,10 +114,9 @@ impl Tripwire {
 
 fn judge(read: io::Result<usize>) -> Broken {
     match read.map_err(|error| error.kind()) {
-        // The kernel closed the connection: rustls saw no farewell before the end.
-        Err(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            Broken::Gone
-        }
+        // The peer's kernel closed the connection in order: rustls saw no farewell before the end. A reset proves nothing:
+        // boxes on the way send those.
+        Err(io::ErrorKind::UnexpectedEof) => Broken::Gone,
         _ => Broken::Closed,
     }
 }
@@ -137,6 +152,9 @@ impl Caller {
         let stream = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(io::Error::other)??;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = peer_host(certificates).map_err(io::Error::other)?;
-        Ok(Tripwire { stream: stream.into(), peer })
+        let mut wire = Tripwire { stream: stream.into(), peer, incarnation: 0 };
+        let named = tokio::time::timeout(HANDSHAKE, wire.stream.read_u64()).await;
+        wire.incarnation = named.map_err(io::Error::other)??;
+        Ok(wire)
     }
 }

@@ -14,7 +14,7 @@ use ft::core::node::Node;
 use ft::core::replica::{Identity as Replica, Notice};
 use ft::core::units::{HostId, NodeId, Session, Term};
 use ft::driver::{Backend, Driver, now};
-use ft::net::{Identity, LinkConfig, Network, NetworkConfig, Peer};
+use ft::net::{Identity, LinkConfig, Network, NetworkConfig, Peer, Peers};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, Write as _};
@@ -61,54 +61,51 @@ impl Arbiter for Directory {
 pub(crate) fn run() {
     let env = |name| std::env::var(name).unwrap();
     let host = HostId(env(NUMBER).parse().unwrap());
+    let node = NodeId { host, incarnation: u64::from(std::process::id()) };
     let identity = Identity::load(env(CREDENTIALS).as_ref()).unwrap();
     let config = NetworkConfig {
         host,
+        incarnation: node.incarnation,
         listen: ([127, 0, 0, 1], 0).into(),
         peers: BTreeMap::new(),
         link: LinkConfig::default(),
     };
     let (network, events) = Network::start(identity, config).unwrap();
     say(&format!("address {}", network.address()));
-    let node =
-        NodeId { host, incarnation: u64::from(std::process::id()) << 32 | now().0 >> 10 & 0xffff_ffff };
+    let (input, inputs) = bounded(64);
+    let (start, started) = bounded(1);
+    let peers = network.peers();
+    std::thread::spawn(move || obey(&peers, &start, &input));
     let profile = Profile { protocol: PROTOCOL_VERSION, vm: "adder".into(), ..Profile::default() };
     let replica = Replica { node, profile, config: Config::default() };
-    let mut lines = std::io::stdin().lock().lines().map(Result::unwrap);
-    let machine = loop {
-        let line = lines.next().unwrap();
-        match line.split(' ').collect::<Vec<_>>()[..] {
-            ["peer", number, name, address] => {
-                let peer = Peer { name: name.parse().unwrap(), address: address.parse().unwrap() };
-                network.add_peer(HostId(number.parse().unwrap()), peer);
-            }
-            ["start"] => break Node::create(now(), replica, Adder::default()),
-            ["join", number] => {
-                let primary = HostId(number.parse().unwrap());
-                break Node::join(now(), replica, primary, Session(node.incarnation), Adder::default());
-            }
-            _ => panic!("{line:?}"),
-        }
+    let machine = match started.recv().unwrap() {
+        None => Node::create(now(), replica, Term(0), Adder::default()),
+        Some(primary) => Node::join(now(), replica, primary, Session(node.incarnation), Adder::default()),
     };
-    let (input, inputs) = bounded(64);
-    std::thread::spawn(move || feed(&input));
     let arbiter = Directory(env(ARBITER).into());
-    drop(lines);
     let mut driver = Driver::new(machine.unwrap(), node, Out, (network, events), inputs, arbiter).unwrap();
     driver.run(&crossbeam::channel::never()).unwrap();
 }
 
-/// Hands requests to the machine; ends the process when the parent is gone.
-fn feed(input: &Sender<Event>) {
+/// Does what the parent says; ends the process when the parent is gone.
+fn obey(peers: &Peers, start: &Sender<Option<HostId>>, input: &Sender<Event>) {
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        let words: Vec<&str> = line.split(' ').collect();
-        let frame = match words[..] {
-            ["input", id, number] => request(id.parse().unwrap(), number.parse().unwrap()),
-            // A peer that came later is known to the network already, or is not needed.
-            _ => continue,
-        };
-        if input.send(Event::Net { device: 0, frame }).is_err() {
-            break;
+        let host = |number: &str| HostId(number.parse().unwrap());
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["peer", number, name, address] => {
+                peers.add(
+                    host(number),
+                    Peer { name: name.parse().unwrap(), address: address.parse().unwrap() },
+                );
+            }
+            ["start"] => start.send(None).unwrap(),
+            ["join", number] => start.send(Some(host(number))).unwrap(),
+            ["input", id, number] => {
+                let frame = request(id.parse().unwrap(), number.parse().unwrap());
+                // A machine that is over takes nothing in.
+                let _ = input.send(Event::Net { device: 0, frame });
+            }
+            _ => panic!("{line:?}"),
         }
     }
     std::process::exit(0);

@@ -84,7 +84,7 @@ impl Machine for Toy {
         StateDigest(if self.is_wrong("state") { 0 } else { self.mix })
     }
 
-    fn save(&mut self) -> Saved {
+    fn save(&mut self, _first: bool) -> Saved {
         unreachable!("a recording needs no state")
     }
 

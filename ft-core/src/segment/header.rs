@@ -51,7 +51,8 @@ impl SegmentHeader {
     /// # Errors
     /// [`Misuse::Config`] for a profile of another protocol version, and for names that no reader would take back.
     pub fn encode(&self) -> Result<Bytes, Misuse> {
-        let Profile { protocol, build, vm, config, cpu, tick } = &self.profile;
+        // How the pair watched each other does not matter to a recording.
+        let Profile { protocol, build, vm, config, cpu, tick, .. } = &self.profile;
         if *protocol != PROTOCOL_VERSION {
             let hint = "frames are written in message::PROTOCOL_VERSION and no other";
             return Err(Misuse::Config { field: "protocol", value: u64::from(*protocol), hint });
@@ -117,7 +118,7 @@ impl SegmentHeader {
         let (vm, build) = (name(&mut fields)?, name(&mut fields)?);
         let (cpu, tick) = (name(&mut fields)?, name(&mut fields)?);
         fields.finish()?;
-        let profile = Profile { protocol, build, vm, config, cpu, tick };
+        let profile = Profile { protocol, build, vm, config, cpu, tick, ..Profile::default() };
         Ok(Self { profile, start, start_tick })
     }
 }
@@ -178,7 +179,15 @@ pub(super) mod tests {
         let names = (any_name(), any_name(), any_name(), any_name());
         (any::<u64>(), names, 0u64..1 << 60, any::<u64>(), 0u64..1 << 40).prop_map(
             |(config, (vm, build, cpu, tick), seq, chain, start_tick)| SegmentHeader {
-                profile: Profile { protocol: PROTOCOL_VERSION, build, vm, config, cpu, tick },
+                profile: Profile {
+                    protocol: PROTOCOL_VERSION,
+                    build,
+                    vm,
+                    config,
+                    cpu,
+                    tick,
+                    ..Profile::default()
+                },
                 start: LogEnd { seq: Seq(seq), chain: Chain(chain) },
                 start_tick: Tick(start_tick),
             },

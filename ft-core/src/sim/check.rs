@@ -2,6 +2,8 @@
 
 use super::guest::{Speech, past_after};
 use crate::effect::{Effect, Numbered};
+use crate::pace::FULL_PACE;
+use crate::primary::Standing;
 use crate::units::{EffectSeq, NodeId, Session, Term};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,6 +23,8 @@ pub enum Rule {
     History,
     /// A buffer outgrew its bound.
     Bounds,
+    /// A machine was slowed for nobody's sake.
+    Pace,
     /// Nothing moved after everything had healed.
     Progress,
     /// A copy halted for a reason that no fault in this world explains.
@@ -172,6 +176,14 @@ impl Checker {
     pub(super) fn bound(&self, what: &str, bytes: usize, limit: usize) -> Checked {
         if bytes > limit {
             return fail(Rule::Bounds, format!("{what} holds {bytes} bytes of at most {limit}"));
+        }
+        Ok(())
+    }
+
+    /// A machine that nobody follows runs at full speed.
+    pub(super) fn pace(&self, standing: Standing, pace: u16) -> Checked {
+        if standing == Standing::Solo && pace != FULL_PACE {
+            return fail(Rule::Pace, format!("a machine that nobody follows runs at {pace} thousandths"));
         }
         Ok(())
     }

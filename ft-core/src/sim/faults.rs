@@ -2,6 +2,7 @@
 
 use super::net::Weather;
 use super::rng::Rng;
+use crate::message::Lane;
 use crate::units::{HostId, Span};
 
 #[derive(Clone, Copy, Debug)]
@@ -24,18 +25,24 @@ pub(super) enum Fault {
     DiskFull,
     /// The machine of the secondary runs slowly.
     Slow(HostId),
+    /// Messages of one kind do not pass, while the others do.
+    Mute(Lane),
+    /// An operator stops the copy on a host, if it is a secondary.
+    Quit(HostId),
 }
 
 /// Draws a fault and how long it lasts.
 pub(super) fn draw(rng: &mut Rng, hosts: u64) -> (Fault, Span) {
     let host = HostId(rng.range(0..hosts));
     let other = HostId((host.0 + rng.range(1..hosts)) % hosts);
-    let fault = match rng.range(0..22) {
+    let fault = match rng.range(0..26) {
         0..=4 => Fault::Cut { from: host, to: other, both: rng.chance(600) },
         5..=7 => Fault::Weather(Weather {
             drop: rng.pick(&[0, 20, 200]),
             repeat: rng.pick(&[0, 50, 300]),
             delay: rng.pick(&[0, 100, 500]),
+            // Up to twenty times the silence limit: long after a session is over.
+            latest_ms: rng.pick(&[20, 20, 400]),
         }),
         8..=10 => Fault::Pause(host),
         11..=13 => Fault::Crash { host, process_only: rng.chance(500) },
@@ -43,7 +50,9 @@ pub(super) fn draw(rng: &mut Rng, hosts: u64) -> (Fault, Span) {
         17 => Fault::ArbiterSlow,
         18 => Fault::ClockJump(host, Span::from_ms(rng.range(1..200))),
         19 => Fault::DiskFull,
-        _ => Fault::Slow(host),
+        20..=21 => Fault::Slow(host),
+        22..=23 => Fault::Mute(rng.pick(&[Lane::Control, Lane::Log, Lane::Datagram, Lane::State])),
+        _ => Fault::Quit(host),
     };
     let length = if rng.chance(500) { rng.range(1..20) } else { rng.range(20..120) };
     (fault, Span::from_ms(length))

@@ -68,7 +68,7 @@ pub(super) struct Guest {
     effects: VecDeque<Effect>,
     /// Pieces of a state on its way in or out. Not part of the machine.
     pieces: u32,
-    arrived: BytesMut,
+    row: u64,
     /// Hash of all records, to tell histories apart. Travels with the state, but is not part of the machine.
     lineage: u64,
     /// Lineage and hash after each record, for the checker to take.
@@ -89,7 +89,7 @@ impl Guest {
             in_flight: VecDeque::new(),
             effects: VecDeque::new(),
             pieces: 0,
-            arrived: BytesMut::new(),
+            row: 0,
             lineage: 0,
             marks: RefCell::default(),
         }
@@ -276,24 +276,46 @@ impl Machine for Guest {
         let mut digest = Digester::new();
         digest.u64(self.tick).u64(self.hash).u64(self.clock).u64(self.next_timer).u64(self.past);
         digest.u64(self.served).u64(self.next_op).u64(self.tasks.len() as u64);
-        digest.u64(self.in_flight.len() as u64).finish()
-    }
-
-    fn save(&mut self) -> Saved {
-        self.pieces += 1;
-        if self.pieces < PIECES {
-            // What the first rounds of a pre-copy would carry: overtaken by the last.
-            return Saved { bytes: Bytes::from(vec![0; 40]), last: false };
+        digest.u64(self.in_flight.len() as u64);
+        for task in &self.tasks {
+            digest.u64(task.ticks).u64(task.request);
         }
-        self.pieces = 0;
-        Saved { bytes: self.encode(), last: true }
+        for (op, request, _) in &self.in_flight {
+            digest.u64(*op).u64(*request);
+        }
+        digest.finish()
     }
 
-    fn restore(&mut self, piece: &[u8], last: bool) -> Result<(), Fault> {
-        self.arrived.clear();
-        self.arrived.put_slice(piece);
+    fn save(&mut self, first: bool) -> Saved {
+        if first {
+            (self.pieces, self.row) = (0, self.hash ^ self.tick);
+        }
+        self.pieces += 1;
+        let mut bytes = BytesMut::new();
+        bytes.put_u32_le(self.pieces);
+        bytes.put_u64_le(self.row);
+        let last = self.pieces == PIECES;
         if last {
-            *self = Self::decode(&std::mem::take(&mut self.arrived));
+            bytes.put_slice(&self.encode());
+        }
+        Saved { bytes: bytes.freeze(), last }
+    }
+
+    /// Takes pieces of one row only, from the first, without a gap: as pages of a real pre-copy, each of them matters.
+    fn restore(&mut self, mut piece: &[u8], last: bool) -> Result<(), Fault> {
+        let (index, row) = (piece.get_u32_le(), piece.get_u64_le());
+        if index == 1 {
+            (self.pieces, self.row) = (0, row);
+        }
+        if (index, row, last) != (self.pieces + 1, self.row, index == PIECES) {
+            return Err(Fault(format!(
+                "piece {index} of row {row:x} after {} of {:x}",
+                self.pieces, self.row
+            )));
+        }
+        self.pieces = index;
+        if last {
+            *self = Self::decode(piece);
         }
         Ok(())
     }
@@ -314,11 +336,12 @@ mod tests {
             while guest.take_effect().is_some() {}
         }
         let mut other = Guest::new();
-        for _ in 0..PIECES {
-            let saved = guest.save();
+        for n in 0..PIECES {
+            let saved = guest.save(n == 0);
             other.restore(&saved.bytes, saved.last).unwrap();
         }
         guest.take_marks();
+        (guest.pieces, guest.row) = (0, 0);
         assert_eq!(other, guest);
         assert!(!guest.in_flight.is_empty() && !guest.tasks.is_empty(), "the test covers all parts");
     }

@@ -1,6 +1,7 @@
 //! A host: at most one process with one copy of the machine.
 
 use super::guest::Guest;
+use super::rng::Rng;
 use super::world::Happening;
 use crate::config::{Config, Verify};
 use crate::message::{PROTOCOL_VERSION, Profile};
@@ -23,6 +24,8 @@ pub(super) struct Host {
     pub(super) arbiter_away: bool,
     /// How far its clock has leapt ahead of the world's.
     pub(super) leap: Span,
+    /// How often it looks at its clock: at least once in every heartbeat, as the contract says.
+    pub(super) tick: Span,
     pub(super) greeted: Instant,
     pub(super) step_due: bool,
     /// What happened while the process stood still.
@@ -30,7 +33,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(id: HostId) -> Self {
+    pub(super) fn new(id: HostId, rng: &mut Rng) -> Self {
         Self {
             id,
             node: None,
@@ -40,6 +43,7 @@ impl Host {
             is_slow: false,
             arbiter_away: false,
             leap: Span::ZERO,
+            tick: Span::from_us(rng.pick(&[1000, 1000, 2500, 5000])),
             greeted: Instant(0),
             step_due: false,
             missed: Vec::new(),
@@ -91,7 +95,8 @@ pub(super) fn config(strict: bool) -> Config {
     Config {
         heartbeat: Span::from_ms(5),
         silence: Span::from_ms(20),
-        lease: Span::from_ms(15),
+        lease: Span::from_us(14_850),
+        stall: Span::from_ms(150),
         flush_after: Span::from_ms(1),
         flush_idle_after: Span::from_ms(3),
         resend_after: Span::from_ms(6),

@@ -20,9 +20,6 @@ use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-/// How often hosts look at their clocks.
-const TICK: Span = Span::from_ms(1);
-
 /// Requests that the client has open at a time.
 const OPEN_REQUESTS: usize = 4;
 
@@ -67,7 +64,7 @@ pub(super) enum Happening {
     },
     Gone {
         host: HostId,
-        about: HostId,
+        about: NodeId,
     },
     Begin,
     End(Fault),
@@ -163,7 +160,8 @@ impl World {
     /// The world of `seed`, at its beginning.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let hosts = (0..rng.range(2..5)).map(|id| Host::new(HostId(id))).collect();
+        let count = rng.range(2..5);
+        let hosts = (0..count).map(|id| Host::new(HostId(id), &mut rng)).collect();
         let mut world = Self {
             strict: rng.chance(200),
             rng,
@@ -320,7 +318,7 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Result<(), Failure> {
         match happening {
             Happening::Tick(id) => {
-                self.schedule(TICK, Happening::Tick(id));
+                self.schedule(self.hosts[id.0 as usize].tick, Happening::Tick(id));
                 self.tick(id)
             }
             Happening::Step(id) => {
@@ -397,7 +395,7 @@ impl World {
         host.greeted = now;
         let (clock, identity, guest) = (host.clock(now), host.identity(strict), Guest::new());
         let node = match target {
-            None => Node::create(clock, identity, guest),
+            None => Node::create(clock, identity, Term(0), guest),
             Some(target) => Node::join(clock, identity, target, session, guest),
         };
         host.node = Some(node.expect("the simulation's configuration is valid"));
@@ -430,7 +428,7 @@ impl World {
         while let Some(output) = self.host(id).node.as_mut().and_then(Node::poll) {
             match output {
                 Output::Send { to, envelope } => {
-                    for at in self.net.arrivals(self.now, id, to, &mut self.rng) {
+                    for at in self.net.arrivals(self.now, (id, to), envelope.message.lane(), &mut self.rng) {
                         let envelope = envelope.clone();
                         self.schedule(at.since(self.now), Happening::Deliver { from: id, to, envelope });
                     }
@@ -526,7 +524,7 @@ impl World {
                 self.stats.losers += 1;
                 Ok(())
             }
-            Notice::Halted(HaltReason::Refused(_) | HaltReason::Orphaned) => Ok(()),
+            Notice::Halted(HaltReason::Refused(_) | HaltReason::Orphaned | HaltReason::Requested) => Ok(()),
             Notice::Halted(reason) => Err(Failure { rule: Rule::Halt, detail: format!("{id}: {reason}") }),
             _ => Ok(()),
         }
@@ -544,6 +542,7 @@ impl World {
         self.checker.bound("inbox", node.inbox_bytes(), limits.inbox_bytes)?;
         match node.role() {
             Role::Primary(primary) => {
+                self.checker.pace(primary.standing(), primary.pace())?;
                 self.checker.bound("log", primary.log().bytes(), limits.ring_bytes + step)?;
                 self.checker.bound("gate", primary.gate().bytes(), limits.gate_bytes + step)
             }
@@ -592,12 +591,14 @@ impl World {
             Fault::ClockJump(id, leap) => self.host(id).leap.0 += leap.0,
             Fault::DiskFull => self.disk_full = true,
             Fault::Slow(id) => self.host(id).is_slow = true,
+            Fault::Mute(lane) => self.net.muted = Some(lane),
+            Fault::Quit(id) => self.quit(id),
         }
     }
 
     fn crash(&mut self, id: HostId, process_only: bool) {
         let host = self.host(id);
-        let life = host.life;
+        let (life, about) = (host.life, host.node_id());
         host.is_up = false;
         host.is_paused = false;
         host.missed.clear();
@@ -608,9 +609,21 @@ impl World {
         let others = (0..self.hosts.len() as u64).map(HostId).filter(|other| process_only && *other != id);
         for host in others.collect::<Vec<_>>() {
             if !self.net.cuts.contains(&(id, host)) && self.rng.chance(700) {
-                let delay = Span::from_us(self.rng.range(50..900));
-                self.schedule(delay, Happening::Gone { host, about: id });
+                // Sometimes the word comes when the next process is there already.
+                let latest = self.rng.pick(&[900, 900, 100_000]);
+                let delay = Span::from_us(self.rng.range(50..latest));
+                self.schedule(delay, Happening::Gone { host, about });
             }
+        }
+    }
+
+    /// An operator stops a secondary, whatever it is doing.
+    fn quit(&mut self, id: HostId) {
+        let host = self.host(id);
+        let life = host.life;
+        if let Some(node) = host.node.as_mut().filter(|node| matches!(node.role(), Role::Secondary(_))) {
+            node.halt(HaltReason::Requested);
+            self.taken.insert(life);
         }
     }
 
@@ -634,6 +647,8 @@ impl World {
             Fault::ClockJump(..) => {}
             Fault::DiskFull => self.disk_full = false,
             Fault::Slow(id) => self.host(id).is_slow = false,
+            Fault::Mute(_) => self.net.muted = None,
+            Fault::Quit(_) => {}
         }
         Ok(())
     }

@@ -92,7 +92,7 @@ impl Machine for Counter {
         digest.finish()
     }
 
-    fn save(&mut self) -> Saved {
+    fn save(&mut self, _first: bool) -> Saved {
         let mut bytes = BytesMut::new();
         self.words().iter().for_each(|word| bytes.put_u64_le(*word));
         Saved { bytes: bytes.freeze(), last: true }

@@ -11,7 +11,7 @@ use ft_core::message::{Envelope, Message, PROTOCOL_VERSION, Profile};
 use ft_core::node::Node;
 use ft_core::primary::Standing;
 use ft_core::replica::{Identity, Notice, Output, Role};
-use ft_core::units::{HostId, Instant, NodeId, Session, Span};
+use ft_core::units::{HostId, Instant, NodeId, Session, Span, Term};
 use std::collections::{BTreeSet, VecDeque};
 
 pub(crate) const A: usize = 0;
@@ -41,7 +41,7 @@ pub(crate) fn identity(node: usize, config: Config) -> Identity {
 impl Pair {
     /// A that is live and alone.
     pub(crate) fn solo(config: Config) -> Self {
-        let a = Node::create(Instant(0), identity(A, config), Counter::default()).unwrap();
+        let a = Node::create(Instant(0), identity(A, config), Term(0), Counter::default()).unwrap();
         let mut pair = Self {
             now: Instant(0),
             nodes: vec![a],

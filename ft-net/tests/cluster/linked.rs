@@ -40,7 +40,7 @@ impl Host {
     ) -> Self {
         let peers =
             peers.iter().map(|(number, address)| (HostId(*number), peer(*number, *address))).collect();
-        let config = NetworkConfig { host: HostId(number), listen, peers, link };
+        let config = NetworkConfig { host: HostId(number), incarnation: number, listen, peers, link };
         let (network, events) = Network::start(identity, config).unwrap();
         Self { network, events }
     }
@@ -88,7 +88,7 @@ impl Host {
     pub(crate) fn expect_gone(&self, number: u64) {
         loop {
             match self.event("the end of a process") {
-                NetEvent::Gone(host) if host == HostId(number) => return,
+                NetEvent::Gone(node) if node.host == HostId(number) => return,
                 NetEvent::Down(host, _) if host == HostId(number) => {}
                 other => panic!("{other:?} before host {number} was gone"),
             }
