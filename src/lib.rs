@@ -8,7 +8,7 @@
 //! - [`net`]: the channel between hosts, QUIC with mutual TLS;
 //! - [`driver`]: runs a machine on one thread, with network, arbiter and backends.
 //!
-//! `examples/embed.rs` protects a toy machine with them.
+//! `examples/embed` protects a toy machine with them.
 #![forbid(unsafe_code)]
 
 pub use ft_core as core;

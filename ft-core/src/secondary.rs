@@ -591,16 +591,15 @@ impl Copy {
 
     /// Takes a frame into the backlog. One that does not fit is dropped: it will be sent again (R9).
     fn take_in(&mut self, now: Instant, frame: &Frame, limit: usize) -> Result<(), FrameError> {
-        let len = frame.bytes().len();
-        if self.backlog_bytes + len > limit && !self.backlog.is_empty() {
+        // What a record takes in memory, or its part of the frame that holds its content.
+        let share = (frame.bytes().len() / frame.count() as usize + 1).max(std::mem::size_of::<Waiting>());
+        if self.backlog_bytes + share * frame.count() as usize > limit && !self.backlog.is_empty() {
             self.gap = true;
             return Ok(());
         }
         self.ack_due = true;
         match self.reader.accept(frame)? {
             Accepted::New(records) => {
-                // What a record takes in memory, or its part of the frame that holds its content.
-                let share = (len / records.len() + 1).max(std::mem::size_of::<Waiting>());
                 self.backlog_bytes += share * records.len();
                 let emitted = records.iter().map(|record| match record.event {
                     Event::Emit { count, .. } => u64::from(count),

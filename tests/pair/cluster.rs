@@ -24,11 +24,14 @@ struct Host {
     notices: Vec<String>,
 }
 
+/// Which host, and the line.
+type Said = (&'static str, String);
+
 pub(crate) struct Cluster {
     ca: ClusterCa,
     dir: tempfile::TempDir,
     hosts: BTreeMap<&'static str, Host>,
-    said: (Sender<(&'static str, String)>, Receiver<(&'static str, String)>),
+    said: (Sender<Said>, Receiver<Said>),
     live: &'static str,
     request: u64,
     total: u64,
