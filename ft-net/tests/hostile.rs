@@ -13,7 +13,7 @@ mod outsider;
 #[allow(dead_code, reason = "each test takes what it needs")]
 mod traffic;
 
-use cluster::{ANY_PORT, Cluster, host, in_full, soon};
+use cluster::{ANY_PORT, Cluster, host, in_full, patient, soon};
 use ft_core::message::{Envelope, Message};
 use ft_net::{Endpoint, LinkConfig, NetError};
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ struct Honest {
 
 impl Honest {
     fn start() -> Self {
-        Self::start_with(LinkConfig::default())
+        Self::start_with(patient())
     }
 
     fn start_with(config: LinkConfig) -> Self {
@@ -64,7 +64,7 @@ impl Honest {
 
     /// An honest peer comes, is served and goes.
     async fn serves(&self) {
-        let friend = self.cluster.endpoint("friend", LinkConfig::default());
+        let friend = self.cluster.endpoint("friend", patient());
         let link = soon("an honest peer's link", friend.connect(self.address, &host("host"))).await.unwrap();
         let (sender, mut receiver) = link.split();
         let said = envelope(Message::StateAck { next: 77 });

@@ -7,12 +7,12 @@ mod cluster;
 mod traffic;
 
 use bytes::Bytes;
-use cluster::{ANY_PORT, Cluster, Pair, host, in_full, next, soon, until};
+use cluster::{ANY_PORT, Cluster, Pair, host, in_full, next, patient, soon, until};
 use ft_core::frame::{Frame, LogEnd};
 use ft_core::log::LogWriter;
-use ft_core::message::{Ack, Envelope, Hello, Message, Profile, Refusal};
+use ft_core::message::{Ack, Envelope, Hello, Message, Profile, Refusal, Welcome};
 use ft_core::transfer::{Chunk, StateHead};
-use ft_core::units::{EffectSeq, Instant, Seq};
+use ft_core::units::{self, EffectSeq, Seq, Term};
 use ft_net::{ALPN, LinkConfig, LinkReceiver, LinkSender, NetError};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use std::sync::Arc;
@@ -55,18 +55,23 @@ async fn messages_of_every_kind_arrive_and_those_of_a_lane_in_order() {
     let lanes = [
         vec![
             Message::Hello(Hello { profile: profile.clone(), ..Hello::default() }),
-            Message::Welcome(profile),
+            Message::Welcome(Welcome { profile, ..Welcome::default() }),
             Message::Refuse(Refusal::Busy),
             Message::StateAck { next: 3 },
-            Message::Resign { reason: "enough".into() },
+            Message::Resign { renounced: Term(4), reason: "enough".into() },
             Message::Superseded,
         ],
-        vec![Message::Log { time: Instant(1), released: EffectSeq(2), frame }],
+        vec![Message::Log { time: units::Instant(1), released: EffectSeq(2), frame }],
         vec![chunk(0, None), chunk(1, Some(head))],
-        vec![Message::Heartbeat { time: Instant(4), released: EffectSeq(5), protect: Some(Seq(0)) }],
+        vec![Message::Heartbeat {
+            time: units::Instant(4),
+            released: EffectSeq(5),
+            protect: Some(Seq(0)),
+            probe: true,
+        }],
         vec![Message::Ack(Ack { held: Seq(7), applied: Seq(6), gap: true, ..Ack::default() })],
     ];
-    let Pair { a, b, endpoints: _open } = Cluster::new().pair(LinkConfig::default()).await;
+    let Pair { a, b, endpoints: _open } = Cluster::new().pair(patient()).await;
     assert_eq!((a.peer(), b.peer()), (&host("host-b"), &host("host-a")));
     let ((to_b, mut from_b), (to_a, mut from_a)) = (a.split(), b.split());
     for (sender, receiver) in [(to_b, &mut from_a), (to_a, &mut from_b)] {
@@ -101,7 +106,7 @@ fn mixed_contents() -> impl Iterator<Item = Vec<u8>> {
 async fn log_frames_arrive_in_order_and_to_the_last_bit() {
     let frames: Arc<Vec<Frame>> = Arc::new(frames(mixed_contents()));
     assert_eq!(frames[0].bytes().len(), 50);
-    let Pair { a, b, endpoints: _open } = Cluster::new().pair(LinkConfig::default()).await;
+    let Pair { a, b, endpoints: _open } = Cluster::new().pair(patient()).await;
     let ((to_b, _from_b), (to_a, mut from_a)) = (a.split(), b.split());
     let (sender, sent) = (to_b.clone(), Arc::clone(&frames));
     let sending = tokio::spawn(async move { send_all(&sender, &sent).await });
@@ -122,7 +127,7 @@ async fn the_largest_frame_passes() {
     }
     let frame = writer.seal().unwrap().clone();
     assert!(frame.count() == 3 && frame.bytes().len() > (2 << 20) - 400, "{}", frame.bytes().len());
-    let Pair { a, b, endpoints: _open } = Cluster::new().pair(LinkConfig::default()).await;
+    let Pair { a, b, endpoints: _open } = Cluster::new().pair(patient()).await;
     let ((to_b, _from_b), (_to_a, mut from_a)) = (a.split(), b.split());
     assert!(to_b.send(log(&frame)));
     expect_all(&mut from_a, &[frame]).await;
@@ -130,7 +135,7 @@ async fn the_largest_frame_passes() {
 
 /// What remains of a byte of log, when nothing queues.
 async fn compression(contents: impl IntoIterator<Item = Vec<u8>>, compress: bool) -> f64 {
-    let config = LinkConfig { compress, ..LinkConfig::default() };
+    let config = LinkConfig { compress, ..patient() };
     let Pair { a, b, endpoints: _open } = Cluster::new().pair(config).await;
     let ((to_b, _from_b), (_to_a, mut from_a)) = (a.split(), b.split());
     for frame in frames(contents) {
@@ -181,7 +186,7 @@ async fn acknowledged(from: &mut LinkReceiver, seq: Seq) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_does_not_hold_up_the_log() {
     const ROUNDS: u64 = 50;
-    let config = LinkConfig { window: 4 << 20, inbox_messages: 4, ..LinkConfig::default() };
+    let config = LinkConfig { window: 4 << 20, inbox_messages: 4, ..patient() };
     let Pair { a, b, endpoints: _open } = Cluster::new().pair(config).await;
     let ((to_b, mut from_b), (to_a, from_a)) = (a.split(), b.split());
     let (state_bytes, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -203,7 +208,7 @@ async fn state_does_not_hold_up_the_log() {
 
 #[tokio::test]
 async fn statistics_of_both_ends_add_up() {
-    let Pair { a, b, endpoints: _open } = Cluster::new().pair(LinkConfig::default()).await;
+    let Pair { a, b, endpoints: _open } = Cluster::new().pair(patient()).await;
     let ((to_b, mut from_b), (to_a, mut from_a)) = (a.split(), b.split());
     let mut writer = LogWriter::new(LogEnd::default(), 1 << 20);
     let mut raw = 0;
@@ -233,13 +238,8 @@ const QUIET: Duration = Duration::from_millis(300);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r9_a_reader_that_sleeps_costs_a_bounded_amount_and_then_gets_everything() {
     const FRAME: usize = 64 << 10;
-    let config = LinkConfig {
-        queue_bytes: 1 << 20,
-        window: 1 << 20,
-        inbox_messages: 8,
-        compress: false,
-        ..LinkConfig::default()
-    };
+    let config =
+        LinkConfig { queue_bytes: 1 << 20, window: 1 << 20, inbox_messages: 8, compress: false, ..patient() };
     // What is being written has left the queue's books only when it is written; a frame may wait for a place in the inbox.
     let limit = config.queue_bytes + config.window as usize + (config.inbox_messages + 1) * (FRAME + 1024);
     let Pair { a, b, endpoints: _open } = Cluster::new().pair(config.clone()).await;
@@ -278,7 +278,7 @@ fn reason(end: Result<Envelope, NetError>) -> String {
 #[tokio::test]
 async fn a_farewell_reaches_the_other_side() {
     let cluster = Cluster::new();
-    let Pair { a, b, endpoints: _open } = cluster.pair(LinkConfig::default()).await;
+    let Pair { a, b, endpoints: _open } = cluster.pair(patient()).await;
     let ((to_b, mut from_b), (to_a, mut from_a)) = (a.split(), b.split());
     to_b.close();
     let end = reason(soon("the farewell", from_a.recv()).await);
@@ -289,12 +289,12 @@ async fn a_farewell_reaches_the_other_side() {
     }
     assert_eq!((to_a.stats().messages_sent, to_a.stats().messages_dropped), (0, 3));
 
-    let Pair { a, b, endpoints: _open } = cluster.pair(LinkConfig::default()).await;
+    let Pair { a, b, endpoints: _open } = cluster.pair(patient()).await;
     drop(a);
     let end = reason(soon("the farewell", b.split().1.recv()).await);
     assert!(end.starts_with("host-a: closed by peer"), "{end}");
 
-    let Pair { a: _a, b, endpoints: [a_end, _b_end] } = cluster.pair(LinkConfig::default()).await;
+    let Pair { a: _a, b, endpoints: [a_end, _b_end] } = cluster.pair(patient()).await;
     soon("closing", a_end.close()).await;
     let end = reason(soon("the farewell", b.split().1.recv()).await);
     assert!(end.starts_with("host-a: closed by peer"), "{end}");
@@ -303,7 +303,7 @@ async fn a_farewell_reaches_the_other_side() {
 #[tokio::test]
 async fn a_host_that_does_not_answer_is_unreachable() {
     let cluster = Cluster::new();
-    let config = LinkConfig { connect_timeout: Duration::from_millis(200), ..LinkConfig::default() };
+    let config = LinkConfig { connect_timeout: Duration::from_millis(200), ..patient() };
     let a = cluster.endpoint("host-a", config);
     let silent = std::net::UdpSocket::bind(ANY_PORT).unwrap();
     let error = a.connect(silent.local_addr().unwrap(), &host("host-b")).await.err().unwrap();
@@ -318,7 +318,7 @@ const TO_DO: &str = "run the same version of ft on both hosts";
 #[tokio::test]
 async fn a_caller_of_another_version_is_told_what_to_do() {
     let cluster = Cluster::new();
-    let b = cluster.endpoint("host-b", LinkConfig::default());
+    let b = cluster.endpoint("host-b", patient());
     let tls = cluster.identity("host-a").client_config(b"ft/0");
     let client = quinn::Endpoint::client(ANY_PORT).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
@@ -337,7 +337,7 @@ async fn a_caller_of_another_version_is_told_what_to_do() {
 async fn a_host_that_answers_in_another_version_is_named() {
     assert_eq!(ALPN, b"ft/1");
     let cluster = Cluster::new();
-    let a = cluster.endpoint("host-a", LinkConfig::default());
+    let a = cluster.endpoint("host-a", patient());
     let tls = cluster.identity("host-b").server_config(b"ft/0");
     let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
     let server = quinn::Endpoint::server(config, ANY_PORT).unwrap();

@@ -8,10 +8,10 @@ mod socket;
 #[allow(dead_code, reason = "each test takes what it needs")]
 mod traffic;
 
-use cluster::{Cluster, DEADLINE, Pair, soon};
+use cluster::{Cluster, Pair, patient, soon};
 use ft_core::frame::Frame;
 use ft_core::message::Message;
-use ft_net::{Endpoint, LinkConfig, LinkReceiver, LinkSender};
+use ft_net::{Endpoint, LinkReceiver, LinkSender};
 use socket::{Fates, LossySocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,10 +48,8 @@ async fn a_log_survives(seeds: [u64; 2]) {
     let sockets = seeds.map(|seed| LossySocket::bind(seed, BAD));
     let endpoint = |n: usize| {
         let socket = Arc::clone(&sockets[n]) as Arc<dyn quinn::AsyncUdpSocket>;
-        // Losing the handshake's packets three times over takes longer than the default.
-        let config = LinkConfig { connect_timeout: DEADLINE, ..LinkConfig::default() };
         let identity = cluster.identity(["host-a", "host-b"][n]);
-        Endpoint::on_socket(socket, identity, None, config).unwrap()
+        Endpoint::on_socket(socket, identity, None, patient()).unwrap()
     };
     let Pair { a, b, endpoints: _open } = Pair::of(endpoint(0), endpoint(1)).await;
     let ((to_b, mut from_b), (to_a, mut from_a)) = (a.split(), b.split());

@@ -3,9 +3,10 @@
 use super::{ANY_PORT, Cluster, DEADLINE, host};
 use crossbeam::channel::Receiver;
 use ft_core::message::Envelope;
-use ft_core::units::HostId;
+use ft_core::units::{HostId, NodeId};
 use ft_net::{Identity, LinkConfig, NetError, NetEvent, Network, NetworkConfig, Peer};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The host of this number: `host-<number>`.
@@ -16,7 +17,14 @@ pub(crate) fn peer(number: u64, address: SocketAddr) -> Peer {
 /// Host 1 as the others know it: it dials them, so they need not know where it is.
 pub(crate) const DIALER: (u64, SocketAddr) = (1, ANY_PORT);
 
+/// No two are the same, in this process or another.
+pub(crate) fn another_life() -> u64 {
+    static LIVES: AtomicU64 = AtomicU64::new(0);
+    u64::from(std::process::id()) << 32 | LIVES.fetch_add(1, Ordering::Relaxed)
+}
+
 pub(crate) struct Host {
+    pub(crate) incarnation: u64,
     pub(crate) network: Network,
     pub(crate) events: Receiver<NetEvent>,
 }
@@ -40,9 +48,10 @@ impl Host {
     ) -> Self {
         let peers =
             peers.iter().map(|(number, address)| (HostId(*number), peer(*number, *address))).collect();
-        let config = NetworkConfig { host: HostId(number), incarnation: number, listen, peers, link };
+        let incarnation = another_life();
+        let config = NetworkConfig { host: HostId(number), incarnation, listen, peers, link };
         let (network, events) = Network::start(identity, config).unwrap();
-        Self { network, events }
+        Self { incarnation, network, events }
     }
 
     /// Two hosts that know each other. The first dials.
@@ -84,13 +93,14 @@ impl Host {
         }
     }
 
-    /// Up to the end of the peer's process; the link may go down before.
-    pub(crate) fn expect_gone(&self, number: u64) {
+    /// Up to the end of this life of the peer; the link may go down before.
+    pub(crate) fn expect_gone(&self, number: u64, incarnation: u64) {
+        let node = NodeId { host: HostId(number), incarnation };
         loop {
             match self.event("the end of a process") {
-                NetEvent::Gone(node) if node.host == HostId(number) => return,
+                NetEvent::Gone(gone) if gone == node => return,
                 NetEvent::Down(host, _) if host == HostId(number) => {}
-                other => panic!("{other:?} before host {number} was gone"),
+                other => panic!("{other:?} before {node} was gone"),
             }
         }
     }

@@ -13,6 +13,12 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// A port of the kernel's choice.
 pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// Time ends nothing: neither a slow machine's links, nor those that a test wants to see end for another reason.
+pub(crate) fn patient() -> LinkConfig {
+    let ages = Duration::from_secs(600);
+    LinkConfig { idle_timeout: ages, connect_timeout: ages, ..LinkConfig::default() }
+}
+
 pub(crate) struct Cluster(ClusterCa);
 
 impl Cluster {

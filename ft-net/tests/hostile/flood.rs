@@ -2,19 +2,20 @@
 
 use super::{ANY_PORT, Honest};
 use crate::cluster::linked::{DIALER, Host};
-use crate::cluster::{Cluster, host, next, soon, until};
+use crate::cluster::{Cluster, host, next, patient, soon, until};
 use ft_net::{ALPN, LinkConfig};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// A socket that hears nothing, or nothing but the request to try again from an address that can be heard of.
 #[derive(Debug)]
@@ -85,7 +86,11 @@ impl Deaf {
     }
 }
 
-const FLOOD: usize = 300;
+/// More than both lobbies hold.
+const FLOOD: usize = 150;
+
+/// One after the other, a lobby full at a time, they would be waited for too long.
+const HALF_OPEN: usize = 300;
 
 async fn flood(cluster: &Cluster, called: SocketAddr, name: &str, hears_retry: bool) -> Vec<Deaf> {
     let flood: Vec<Deaf> = (0..FLOOD).map(|_| Deaf::call(cluster, called, name, hears_retry)).collect();
@@ -93,9 +98,21 @@ async fn flood(cluster: &Cluster, called: SocketAddr, name: &str, hears_retry: b
     flood
 }
 
-/// Whoever is let in may take this long: nothing here waits for it.
-fn patient() -> LinkConfig {
-    LinkConfig { connect_timeout: Duration::from_secs(600), ..LinkConfig::default() }
+/// Connections to the tripwires' port that say nothing: more than the kernel keeps waiting, so not all come through at
+/// once. Returns when the first half has.
+async fn half_open(called: SocketAddr) -> JoinSet<()> {
+    let (through, mut callers) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    for _ in 0..HALF_OPEN {
+        let through = Arc::clone(&through);
+        callers.spawn(async move {
+            let stream = TcpStream::connect(called).await.unwrap();
+            through.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+            drop(stream);
+        });
+    }
+    until("half of them", || through.load(Ordering::Relaxed) >= HALF_OPEN / 2).await;
+    callers
 }
 
 /// No more of them than fill the lobby are looked at. Who can be heard of gets through at once.
@@ -116,7 +133,7 @@ async fn r9_callers_that_never_finish_take_a_bounded_number_of_places() {
             tokio::spawn(async move { links.send(incoming.identify(&server).await) });
         }
     });
-    let friend = cluster.endpoint("friend", LinkConfig::default());
+    let friend = cluster.endpoint("friend", patient());
     let link = soon("an honest peer's link", friend.connect(address, &host("host"))).await.unwrap();
     let accepted = soon("accepting it", linked.recv()).await.unwrap().unwrap();
     assert_eq!((accepted.peer(), link.peer()), (&host("friend"), &host("host")));
@@ -139,7 +156,7 @@ fn r9_a_flooded_network_links_honest_hosts_and_attaches_their_tripwires() {
     let cluster = Cluster::new();
     let b = Host::start(&cluster, 2, &[DIALER], patient());
     let _deaf = runtime.block_on(flood(&cluster, b.address(), "host-2", false));
-    let _half_open: Vec<TcpStream> = (0..FLOOD).map(|_| TcpStream::connect(b.address()).unwrap()).collect();
+    let _half_open = runtime.block_on(half_open(b.address()));
     let a = Host::start(&cluster, 1, &[(2, b.address())], LinkConfig::default());
     a.expect_up(2);
     b.expect_up(1);

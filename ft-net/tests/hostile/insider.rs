@@ -1,11 +1,11 @@
 //! A peer with a good certificate that does not keep to the protocol.
 
-use super::{ANY_PORT, Honest, soon};
+use super::{ANY_PORT, Honest, patient, soon};
 use crate::traffic::{Noise, ack, envelope, frames, log, text};
 use bytes::Bytes;
 use ft_core::log::{Accepted, LogReader};
 use ft_core::message::{Envelope, Lane, MAX_MESSAGE_BYTES, Message};
-use ft_core::units::{Seq, Tick};
+use ft_core::units::{Seq, Term, Tick};
 use ft_net::{ALPN, LinkConfig, NetError};
 use proptest::prelude::*;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -177,7 +177,8 @@ async fn garbage_in_datagrams_ends_the_link() {
 #[tokio::test]
 async fn half_a_message_is_not_delivered_and_its_end_is_noticed() {
     let mut honest = Honest::start();
-    let whole = encoded(&envelope(Message::Resign { reason: "I have had enough".into() }));
+    let whole =
+        encoded(&envelope(Message::Resign { renounced: Term(4), reason: "I have had enough".into() }));
     for cut in [1, 4, 5, whole.len() - 1] {
         let (insider, mut control) = Insider::link(&honest).await;
         say(&mut control, &whole[..cut]).await;
@@ -277,7 +278,7 @@ async fn frames_sent_again_are_duplicates_to_the_log() {
 /// A peer that is let in and then does not even open its control stream.
 #[tokio::test]
 async fn a_peer_that_says_nothing_at_all_is_given_up() {
-    let config = LinkConfig { connect_timeout: Duration::from_secs(2), ..LinkConfig::default() };
+    let config = LinkConfig { connect_timeout: Duration::from_secs(2), ..patient() };
     let mut honest = Honest::start_with(config);
     let (silent, slow) = (Insider::call(&honest).await, Insider::call(&honest).await);
     let _half = slow.stream(b"FT").await;
@@ -290,7 +291,7 @@ async fn a_peer_that_says_nothing_at_all_is_given_up() {
 fn a_message() -> impl Strategy<Value = Envelope> {
     prop_oneof![
         any::<u32>().prop_map(|next| envelope(Message::StateAck { next })),
-        "[a-z]{0,40}".prop_map(|reason| envelope(Message::Resign { reason })),
+        "[a-z]{0,40}".prop_map(|reason| envelope(Message::Resign { renounced: Term(4), reason })),
         Just(envelope(Message::Superseded)),
     ]
 }

@@ -2,7 +2,7 @@
 
 use super::{ANY_PORT, Honest, soon};
 use crate::cluster::linked::{DIALER, Host};
-use crate::cluster::{Cluster, host, in_full, next};
+use crate::cluster::{Cluster, host, in_full, next, patient};
 use crate::traffic::{Noise, envelope};
 use ft_core::message::Message;
 use ft_core::units::HostId;
@@ -71,10 +71,10 @@ async fn r12_callers_without_the_clusters_certificate_are_refused() {
 async fn r12_a_host_that_is_not_allowed_is_told_so() {
     let cluster = Cluster::new();
     let allowed = Some([host("host-a")].into());
-    let b = Endpoint::bind(ANY_PORT, cluster.identity("host-b"), allowed, LinkConfig::default()).unwrap();
+    let b = Endpoint::bind(ANY_PORT, cluster.identity("host-b"), allowed, patient()).unwrap();
     let (called, name) = (b.local_addr().unwrap(), host("host-b"));
     for (caller, is_allowed) in [("host-c", false), ("host-a", true)] {
-        let caller = cluster.endpoint(caller, LinkConfig::default());
+        let caller = cluster.endpoint(caller, patient());
         let both = async {
             tokio::join!(caller.connect(called, &name), async { next(&b).await.identify(&b).await })
         };
@@ -115,7 +115,7 @@ fn garbage(noise: &mut Noise, initial: &[u8]) -> Vec<u8> {
 /// The first packet of a real connection.
 async fn an_initial(cluster: &Cluster) -> Vec<u8> {
     let listener = tokio::net::UdpSocket::bind(ANY_PORT).await.unwrap();
-    let endpoint = cluster.endpoint("caller", LinkConfig::default());
+    let endpoint = cluster.endpoint("caller", patient());
     let (called, name) = (listener.local_addr().unwrap(), host("host"));
     let mut bytes = vec![0; 2000];
     tokio::select! {

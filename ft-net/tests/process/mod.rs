@@ -7,6 +7,7 @@ use ft_net::identity::DAY;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Tells the process what to be: words between spaces.
 const PART: &str = "FT_TEST_PART";
@@ -82,7 +83,14 @@ impl Process {
 
     /// Waits until it ends by itself, and in peace.
     pub(crate) fn ends(&mut self) {
-        let status = self.child.wait().unwrap();
+        let until = Instant::now() + DEADLINE;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < until, "the process does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         assert!(status.success(), "{status}");
     }
 }
