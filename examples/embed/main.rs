@@ -20,7 +20,7 @@ use ft::core::replica::{Identity as Replica, Notice};
 use ft::core::units::{HostId, NodeId, Session, Term};
 use ft::driver::{Backend, Driver, now};
 use ft::net::identity::DAY;
-use ft::net::{ClusterCa, LinkConfig, Network, NetworkConfig, Peer};
+use ft::net::{ClusterCa, LinkConfig, NetEvent, Network, NetworkConfig, Peer};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -56,6 +56,9 @@ impl Arbiter for Shared {
     }
 }
 
+/// A host's end of the network, and what happens on it.
+type Links = (Network, Receiver<NetEvent>);
+
 struct Host {
     input: Sender<Event>,
     kill: Sender<()>,
@@ -65,7 +68,7 @@ struct Host {
 fn start_host(
     host: HostId,
     join: Option<HostId>,
-    links: (Network, Receiver<ft::net::NetEvent>),
+    links: Links,
     arbiter: Shared,
     news: Sender<News>,
 ) -> Result<Host, Box<dyn Error>> {
@@ -93,7 +96,7 @@ fn incarnation(host: HostId) -> u64 {
 }
 
 /// Two hosts of a throw-away cluster, linked over QUIC with mutual TLS.
-fn network() -> Result<[(Network, Receiver<ft::net::NetEvent>); 2], Box<dyn Error>> {
+fn network() -> Result<[Links; 2], Box<dyn Error>> {
     let ca = ClusterCa::generate("example", DAY, SystemTime::now())?;
     let names = ["host-a".parse()?, "host-b".parse()?];
     let start = |n: usize| -> Result<_, Box<dyn Error>> {

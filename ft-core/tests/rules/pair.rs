@@ -17,6 +17,9 @@ use std::collections::{BTreeSet, VecDeque};
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
+/// Takes who sends and what; gives back what goes on its way, if anything.
+pub(crate) type Tamper = Box<dyn FnMut(usize, Envelope) -> Option<Envelope>>;
+
 pub(crate) struct Pair {
     pub(crate) now: Instant,
     pub(crate) nodes: Vec<Node<Counter>>,
@@ -30,7 +33,7 @@ pub(crate) struct Pair {
     pub(crate) released: Vec<(usize, Numbered)>,
     pub(crate) notices: Vec<(usize, Notice)>,
     /// Rewrites messages on their way.
-    pub(crate) tamper: Option<Box<dyn FnMut(usize, Envelope) -> Option<Envelope>>>,
+    pub(crate) tamper: Option<Tamper>,
 }
 
 pub(crate) fn identity(node: usize, config: Config) -> Identity {

@@ -4,12 +4,12 @@ use crate::Takeover;
 use crate::action::Action;
 use crate::healing::Ending;
 use crate::history::Breach;
-use crate::world::World;
+use crate::world::{Start, World};
 use std::fmt;
 
 /// The way to a world that fails.
 pub(crate) struct Trace {
-    lags: bool,
+    start: Start,
     actions: Vec<Action>,
     /// The rule that is broken there.
     pub(crate) breach: Option<Breach>,
@@ -36,7 +36,7 @@ impl Trace {
             }
         }
         let endings = [false, true].map(|arrives| world.ending(arrives));
-        Self { lags: world.lags, actions, breach: world.history.breach, endings }
+        Self { start: world.start, actions, breach: world.history.breach, endings }
     }
 }
 
@@ -64,9 +64,7 @@ impl fmt::Display for Trace {
                 self.endings[0], self.endings[1]
             )?,
         }
-        if self.lags {
-            writeln!(f, "  the secondary's machine stands still until it must go live")?;
-        }
+        writeln!(f, "  from {:?}", self.start)?;
         self.actions.iter().try_for_each(|action| writeln!(f, "  {action}"))
     }
 }

@@ -59,14 +59,26 @@ pub(crate) enum Flaw {
     ForgetfulArbiter,
 }
 
+/// How a world begins: as a protected pair, whose two sides know of each other what they should, or not quite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Start {
+    /// They have just heard from each other.
+    InStep,
+    /// The same; and the secondary's machine applies nothing before it must.
+    Lagging,
+    /// The secondary has won a term too late, and the primary has not heard that it does not use it.
+    Renounced,
+    /// The primary has won a term too late, and the secondary has not heard that they are in it.
+    WonLate,
+}
+
 /// All that can be told of a world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) left: Bounds,
     pub(crate) flaw: Flaw,
-    /// The secondary's machine applies nothing before it must.
-    pub(crate) lags: bool,
+    pub(crate) start: Start,
     pub(crate) hosts: [Host; 2],
     /// By receiver, oldest news first.
     pub(crate) wires: [Vec<Arc<Envelope>>; 2],
@@ -94,15 +106,15 @@ pub(crate) struct Host {
 }
 
 impl World {
-    /// A protected pair that has just heard from each other, with `left` to happen.
-    pub(crate) fn pair(left: Bounds, flaw: Flaw, lags: bool) -> Self {
+    /// A protected pair, with `left` to happen.
+    pub(crate) fn new(left: Bounds, flaw: Flaw, start: Start) -> Self {
         let (emitted, covered) = (EffectSeq(0), EffectSeq(0));
         let host = || Host { replica: None, emitted, covered, ticked: true, knows_gone: false };
         let mut world = Self {
             now: Instant(0),
             left,
             flaw,
-            lags: false,
+            start: Start::InStep,
             hosts: [host(), host()],
             wires: [Vec::new(), Vec::new()],
             arbiter: MemoryArbiter::default(),
@@ -116,9 +128,44 @@ impl World {
         let second = Replica::join(world.now, identity(SECOND), host_id(FIRST), Session(1));
         world.hosts[SECOND].replica = Some(Arc::new(second.expect("a valid configuration")));
         world.run_fairly(8);
+        world.start = start;
         assert!(world.is_protected());
-        world.lags = lags;
+        let terms = match start {
+            Start::InStep | Start::Lagging => [1, 1],
+            Start::Renounced => {
+                world.win_late(SECOND);
+                [1, 2]
+            }
+            Start::WonLate => {
+                world.win_late(FIRST);
+                [2, 1]
+            }
+        };
+        assert!(world.is_protected());
+        assert_eq!(HOSTS.map(|host| world.term(host)), terms.map(|term| Some(Term(term))));
         world
+    }
+
+    /// One side hears nothing until it claims the next term; then it does, and wins the term too late. The other has not
+    /// been told.
+    fn win_late(&mut self, deaf: usize) {
+        for _ in 0..3 {
+            self.lose_all();
+            self.pass();
+            HOSTS.into_iter().for_each(|host| self.tick(host));
+            self.deliver_all(1 - deaf);
+        }
+        self.deliver_all(deaf);
+        self.decide(deaf, Term(2));
+        self.answer(deaf, Term(2), ClaimOutcome::Won, false);
+        self.lose_all();
+    }
+
+    fn deliver_all(&mut self, to: usize) {
+        while !self.wires[to].is_empty() {
+            let envelope = self.wires[to].remove(0);
+            self.deliver(to, &envelope);
+        }
     }
 
     /// What a primary on `host` is doing.
@@ -191,7 +238,7 @@ impl World {
 
     pub(crate) fn deliver(&mut self, to: usize, envelope: &Envelope) {
         self.with(to, |now, replica| replica.handle_message(now, host_id(1 - to), envelope.clone()));
-        if !self.lags && self.progress(to) != Some(Progress::Promoting) {
+        if self.start != Start::Lagging && self.progress(to) != Some(Progress::Promoting) {
             self.step(to);
         }
     }
