@@ -128,7 +128,7 @@ fn echo_process() {
 fn echo(cluster: &Cluster, listen: SocketAddr, idle: Duration) -> (Process, SocketAddr, u64) {
     let part = format!("{listen} {}", idle.as_millis());
     let process = Process::start(cluster, &[], "echo_process", 2, &part);
-    let said = process.hear();
+    let said = process.expect("");
     let (address, life) = said.split_once(' ').unwrap();
     let (address, life) = (address.parse().unwrap(), life.parse().unwrap());
     (process, address, life)
@@ -226,30 +226,26 @@ fn a_host_of_the_cluster_that_is_no_peer_is_refused_until_it_is_one() {
     let cluster = Cluster::new();
     let b = Host::start(&cluster, 2, &[], never_silent());
     let a = Host::start(&cluster, 1, &[(2, b.address())], never_silent());
-    let mut refusals = 0;
-    while refusals < 3 {
-        match a.event("a refusal") {
+    for _ in 0..5 {
+        let error = a.await_event("a refusal", |event| match event {
+            NetEvent::Down(_, error) => Some(in_full(&error)),
             // Accepted by the certificate, refused by the peer list: it may be up for a moment.
-            NetEvent::Up(_) => {}
-            NetEvent::Down(_, error) => {
-                let reason = in_full(&error);
-                assert!(reason.contains("host-1 is no peer of host-2; add it there"), "{reason}");
-                refusals += 1;
-            }
+            NetEvent::Up(_) => None,
+            // Its tripwire is refused as well, which is not the end of a process.
             other => panic!("{other:?}"),
-        }
+        });
+        assert!(error.contains("host-1 is no peer of host-2; add it there"), "{error}");
     }
     assert!(b.events.is_empty(), "{:?}", b.events.try_recv());
     b.add_peer(1, a.address());
     b.expect_up(1);
     assert!(b.network.send(HostId(1), say(4)));
-    loop {
-        match a.event("a message") {
-            NetEvent::Message(HostId(2), message) => break assert_eq!(message, say(4)),
-            NetEvent::Up(_) | NetEvent::Down(..) => {}
-            other => panic!("{other:?}"),
-        }
-    }
+    let received = a.await_event("a message", |event| match event {
+        NetEvent::Message(_, message) => Some(message),
+        NetEvent::Up(_) | NetEvent::Down(..) => None,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(received, say(4));
 }
 
 #[test]

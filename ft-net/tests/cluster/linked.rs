@@ -69,48 +69,52 @@ impl Host {
         self.network.add_peer(HostId(number), peer(number, address));
     }
 
-    /// The next event.
-    pub(crate) fn event(&self, awaited: &str) -> NetEvent {
-        self.events.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{awaited}: not within {DEADLINE:?}"))
-    }
-
-    /// Up to the link's being up; until then it may be down, again and again.
-    pub(crate) fn expect_up(&self, number: u64) {
+    /// Takes events until `meet` has what is awaited. It lets pass what may come before, and panics at anything else.
+    pub(crate) fn await_event<T>(&self, awaited: &str, mut meet: impl FnMut(NetEvent) -> Option<T>) -> T {
+        let until = Instant::now() + DEADLINE;
         loop {
-            match self.event("a link") {
-                NetEvent::Up(host) if host == HostId(number) => return,
-                NetEvent::Down(host, _) if host == HostId(number) => {}
-                other => panic!("{other:?} before the link to {number} was up"),
+            let event = self.events.recv_deadline(until);
+            let event = event.unwrap_or_else(|_| panic!("{awaited}: not within {DEADLINE:?}"));
+            if let Some(met) = meet(event) {
+                return met;
             }
         }
     }
 
+    /// Up to the link's being up; until then it may be down, again and again.
+    pub(crate) fn expect_up(&self, number: u64) {
+        self.await_event("a link", |event| match event {
+            NetEvent::Up(host) if host == HostId(number) => Some(()),
+            NetEvent::Down(host, _) if host == HostId(number) => None,
+            other => panic!("{other:?} before the link to {number} was up"),
+        });
+    }
+
     /// The next event is that the link is down; why.
     pub(crate) fn expect_down(&self, number: u64) -> NetError {
-        match self.event("the end of a link") {
-            NetEvent::Down(host, error) if host == HostId(number) => error,
+        self.await_event("the end of a link", |event| match event {
+            NetEvent::Down(host, error) if host == HostId(number) => Some(error),
             other => panic!("{other:?} where the link to {number} was to go down"),
-        }
+        })
     }
 
     /// Up to the end of this life of the peer; the link may go down before.
     pub(crate) fn expect_gone(&self, number: u64, incarnation: u64) {
         let node = NodeId { host: HostId(number), incarnation };
-        loop {
-            match self.event("the end of a process") {
-                NetEvent::Gone(gone) if gone == node => return,
-                NetEvent::Down(host, _) if host == HostId(number) => {}
-                other => panic!("{other:?} before {node} was gone"),
-            }
-        }
+        self.await_event("the end of a process", |event| match event {
+            NetEvent::Gone(gone) if gone == node => Some(()),
+            NetEvent::Down(host, _) if host == HostId(number) => None,
+            other => panic!("{other:?} before {node} was gone"),
+        });
     }
 
     /// The next event is this message.
     pub(crate) fn expect_message(&self, number: u64, envelope: &Envelope) {
-        match self.event("a message") {
-            NetEvent::Message(from, message) => assert_eq!((from, &message), (HostId(number), envelope)),
+        let received = self.await_event("a message", |event| match event {
+            NetEvent::Message(from, message) if from == HostId(number) => Some(message),
             other => panic!("{other:?} instead of a message"),
-        }
+        });
+        assert_eq!(received, *envelope);
     }
 
     /// Waits until the peer's tripwire stands. It is attached beside the link, without an event of its own.

@@ -50,18 +50,21 @@ impl Process {
         Self { child, stdin, lines, _credentials: credentials }
     }
 
-    /// The next line.
-    pub(crate) fn hear(&self) -> String {
-        self.lines.recv_timeout(DEADLINE).expect("the process says something")
+    /// The rest of the next line that is not `passing`; it must begin like this.
+    pub(crate) fn expect_after(&self, passing: &str, begin: &str) -> String {
+        let until = Instant::now() + DEADLINE;
+        let next = || {
+            let line = self.lines.recv_deadline(until);
+            line.unwrap_or_else(|_| panic!("no {begin:?} within {DEADLINE:?}"))
+        };
+        let line = std::iter::repeat_with(next).find(|line| line != passing).expect("it repeats for ever");
+        let rest = line.strip_prefix(begin).unwrap_or_else(|| panic!("{line:?} where {begin:?} was due"));
+        rest.trim().to_owned()
     }
 
     /// The rest of the next line, which must begin like this.
     pub(crate) fn expect(&self, begin: &str) -> String {
-        let line = self.hear();
-        line.strip_prefix(begin)
-            .unwrap_or_else(|| panic!("{line:?} where {begin:?} was due"))
-            .trim()
-            .to_owned()
+        self.expect_after("", begin)
     }
 
     pub(crate) fn tell(&mut self, line: &str) {
