@@ -437,8 +437,9 @@ impl Primary {
             transfer.handle_ack(now, u32::MAX);
         }
         self.pacer.handle_lag(ack.lag);
-        // Nobody owns a term without owning, or losing, the one before.
-        if ack.renounced == self.term().next() {
+        // The peer owns every term from ours to this one, and will not be live in any: it claims one at a time, and passes
+        // over none but those that it has heard of from us. Earlier news of them may have been lost.
+        if ack.renounced > self.term() {
             self.claims.adopt(ack.renounced);
         }
         self.follow_contact(now, out);
