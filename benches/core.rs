@@ -116,7 +116,7 @@ fn read(frames: &[Frame]) -> u64 {
     let mut log = LogReader::new(LogEnd::default(), Tick(0));
     let mut count = 0;
     for frame in frames {
-        let frame = Frame::decode(frame.bytes().clone()).expect("a frame that was sealed");
+        let frame = Frame::decode(frame.to_bytes()).expect("a frame that was sealed");
         match log.accept(&frame).expect("frames of one log") {
             Accepted::New(records) => count += black_box(records).len() as u64,
             other => panic!("in order and once: {other:?}"),
@@ -129,7 +129,7 @@ fn records(c: &mut Criterion) {
     let contents = [("time", steady_time()), ("net-1500", full_packets()), ("mixed", busy_server())];
     for (name, inputs) in contents {
         let frames = write(inputs.clone());
-        let bytes: usize = frames.iter().map(|frame| frame.bytes().len()).sum();
+        let bytes: usize = frames.iter().map(|frame| frame.size()).sum();
         let payload: usize = inputs.iter().map(|(_, event)| event.payload().len()).sum();
         println!(
             "{name}: {:.2} bytes per record, {:.2} of them content; {} frames, headers included",
@@ -162,13 +162,13 @@ fn frames(c: &mut Criterion) {
     for bytes in [1 << 10, 64 << 10, 1 << 20] {
         let mut log = open_frame(bytes);
         let frame = log.seal().expect("a frame with a record").clone();
-        let payload = (frame.bytes().len() - FRAME_HEADER_BYTES) as u64;
+        let payload = (frame.size() - FRAME_HEADER_BYTES) as u64;
         group.throughput(Throughput::Bytes(payload));
         group.bench_function(BenchmarkId::new("seal", bytes), |b| {
             b.iter_batched_ref(|| open_frame(bytes), |log| log.seal().map(Frame::end), BatchSize::LargeInput);
         });
         group.bench_function(BenchmarkId::new("verify", bytes), |b| {
-            b.iter(|| Frame::decode(black_box(frame.bytes().clone())));
+            b.iter(|| Frame::decode(black_box(frame.to_bytes())));
         });
     }
 }

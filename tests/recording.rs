@@ -136,7 +136,7 @@ fn a_torn_tail_is_named_and_cut_on_request() {
     let frames = frames(3);
     let room = Room::new(&frames);
     let whole = room.bytes();
-    let last = whole.len() - frames[2].bytes().len();
+    let last = whole.len() - frames[2].size();
     for len in last + 1..whole.len() {
         fs::write(room.path(), &whole[..len]).unwrap();
         let torn = TornTail { bytes: (len - last) as u64, after: Seq(4), offset: last as u64 };
@@ -172,7 +172,7 @@ fn damage_is_refused_with_its_place_and_never_repaired() {
     let frames = frames(3);
     let room = Room::new(&frames);
     let mut bytes = room.bytes();
-    let last = bytes.len() - frames[2].bytes().len();
+    let last = bytes.len() - frames[2].size();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(room.path(), &bytes).unwrap();
     let path = room.path();
@@ -269,9 +269,9 @@ impl Medium for Disk {
 #[test]
 fn a_full_disk_leaves_whole_frames_and_can_be_tried_again() {
     let frames = frames(3);
-    let start = header().encode().unwrap().len() + 2 * frames[0].bytes().len();
+    let start = header().encode().unwrap().len() + 2 * frames[0].size();
     for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
-        for room in start..start + frames[2].bytes().len() {
+        for room in start..start + frames[2].size() {
             let disk = Disk::new(room, kind);
             let mut writer = RecordingWriter::new(disk.clone(), "disk", &header()).unwrap();
             writer.append(&frames[0]).unwrap();
@@ -307,7 +307,7 @@ fn other_write_errors_name_path_and_offset() {
 #[test]
 fn a_tail_that_cannot_be_cut_ends_the_recording() {
     let frames = frames(2);
-    let room = header().encode().unwrap().len() + frames[0].bytes().len();
+    let room = header().encode().unwrap().len() + frames[0].size();
     let disk = Disk::new(room + 40, ErrorKind::StorageFull);
     disk.set(|disk| disk.cut_fails = true);
     let mut writer = RecordingWriter::new(disk.clone(), "disk", &header()).unwrap();

@@ -13,6 +13,13 @@ pub fn digest64(seed: u64, bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, bytes)
 }
 
+/// The XXH3-64 of `pieces`, one after the other, under `seed`.
+pub(crate) fn digest64_pieces<'a>(seed: u64, pieces: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut hasher = XxHash3_64::with_seed(seed);
+    pieces.into_iter().for_each(|piece| hasher.write(piece));
+    hasher.finish()
+}
+
 /// Digests a state that is in several pieces. Integers go in as little-endian bytes; pieces are not delimited.
 pub struct Digester(XxHash3_64);
 

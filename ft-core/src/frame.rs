@@ -14,13 +14,14 @@
 //! The chain value is checksum and history in one pass over the bytes: equal values mean that the whole log up to here is
 //! equal. It guards against error and against mixing histories; against forgery the channel's TLS guards.
 
-use crate::digest::digest64;
+use crate::digest::{digest64, digest64_pieces};
 use crate::error::FrameError;
 use crate::record::{self, Context, Record};
 use crate::units::Seq;
 use crate::varint::{MAX_COUNTER, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Bytes of a frame before its records.
 pub const FRAME_HEADER_BYTES: usize = 36;
@@ -50,14 +51,31 @@ pub struct LogEnd {
     pub chain: Chain,
 }
 
-/// A sealed frame: what the ring keeps, files hold and the channel carries.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A sealed frame: what the ring keeps, files hold and the channel carries. Large contents of its records are shared with
+/// whoever made them, so it may be in several pieces.
+#[derive(Clone, Debug)]
 pub struct Frame {
     first: Seq,
     count: u32,
     prev: Chain,
     chain: Chain,
-    bytes: Bytes,
+    size: usize,
+    pieces: Vec<Bytes>,
+}
+
+/// Equal chain values mean equal bytes, however they are cut into pieces.
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Frame {}
+
+impl Hash for Frame {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 impl Frame {
@@ -86,9 +104,26 @@ impl Frame {
         LogEnd { seq: self.last(), chain: self.chain }
     }
 
-    /// Header and payload.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// Its bytes, header and payload, by number.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Header and payload: all pieces, one after the other.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Header and payload in one piece: a copy where there are several.
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.pieces[..] {
+            [whole] => whole.clone(),
+            pieces => Bytes::from(pieces.concat()),
+        }
+    }
+
+    fn identity(&self) -> (Seq, u32, Chain, Chain, usize) {
+        (self.first, self.count, self.prev, self.chain, self.size)
     }
 
     /// The bytes that the frame at the front of `bytes` needs, header included; `None` while the header is not there.
@@ -114,11 +149,11 @@ impl Frame {
         if bytes.len() > need {
             return Err(FrameError::TooLong { len: bytes.len(), max: need });
         }
-        if chain(&bytes[..24], &bytes[FRAME_HEADER_BYTES..]) != header.chain {
+        if Chain(digest64(chain_seed(&bytes), &bytes[FRAME_HEADER_BYTES..])) != header.chain {
             return Err(FrameError::Payload { first: header.first });
         }
         let Header { first, count, prev, chain, .. } = header;
-        Ok(Self { first, count, prev, chain, bytes })
+        Ok(Self { first, count, prev, chain, size: need, pieces: vec![bytes] })
     }
 
     /// Decodes its records.
@@ -126,7 +161,7 @@ impl Frame {
     /// # Errors
     /// At the first record that does not decode, or when there are more or fewer than the header says.
     pub fn records(&self) -> Result<Vec<Record>, FrameError> {
-        let mut reader = Reader::new(self.bytes.slice(FRAME_HEADER_BYTES..));
+        let mut reader = Reader::new(self.to_bytes().slice(FRAME_HEADER_BYTES..));
         let mut context = Context::default();
         let mut records = Vec::with_capacity(self.count as usize);
         for n in 0..u64::from(self.count) {
@@ -171,14 +206,22 @@ fn header_check(header: &[u8]) -> u32 {
     digest64(0x4654_4652_414d_4531, header) as u32
 }
 
-fn chain(head: &[u8], payload: &[u8]) -> Chain {
-    Chain(digest64(digest64(0, head), payload))
+/// What the payload's digest is seeded with: the header up to the chain value.
+fn chain_seed(header: &[u8]) -> u64 {
+    digest64(0, &header[..24])
 }
 
 /// The frame that is being filled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FrameBuilder {
+    /// The first piece, which begins with the header, once there are others.
+    first: Option<BytesMut>,
+    /// Whole pieces between the first and `buf`.
+    pieces: Vec<Bytes>,
+    /// The piece that grows.
     buf: BytesMut,
+    /// Bytes before `buf`.
+    closed: usize,
     count: u32,
     context: Context,
 }
@@ -188,15 +231,19 @@ impl FrameBuilder {
         Self::expecting(FRAME_HEADER_BYTES)
     }
 
-    /// An empty frame that is expected to grow to `expected` bytes.
+    /// An empty frame whose pieces are expected to grow to `expected` bytes.
     fn expecting(expected: usize) -> Self {
         let mut buf = BytesMut::with_capacity(expected.max(FRAME_HEADER_BYTES));
         buf.put_bytes(0, FRAME_HEADER_BYTES);
-        Self { buf, count: 0, context: Context::default() }
+        Self { first: None, pieces: Vec::new(), buf, closed: 0, count: 0, context: Context::default() }
     }
 
     pub(crate) fn push(&mut self, record: &Record) {
-        record::encode(record, &mut self.context, &mut self.buf);
+        if let Some(content) = record::encode(record, &mut self.context, &mut self.buf) {
+            self.close_piece();
+            self.closed += content.len();
+            self.pieces.push(content);
+        }
         self.count += 1;
     }
 
@@ -210,27 +257,45 @@ impl FrameBuilder {
 
     /// Bytes so far, header included.
     pub(crate) fn len(&self) -> usize {
-        self.buf.len()
+        self.closed + self.buf.len()
+    }
+
+    fn close_piece(&mut self) {
+        let piece = self.buf.split();
+        self.closed += piece.len();
+        match self.first {
+            None => self.first = Some(piece),
+            Some(_) => self.pieces.push(piece.freeze()),
+        }
     }
 
     /// Closes the frame that continues `start`, and begins the next.
     pub(crate) fn seal(&mut self, start: LogEnd) -> Frame {
         assert!(self.count > 0, "an empty frame has no place in a log");
         // The next is likely to be as long as this one: room for it at once saves growing step by step.
-        let built = std::mem::replace(self, Self::expecting(self.buf.len() + self.buf.len() / 8));
-        let mut buf = built.buf;
+        let mut built = std::mem::replace(self, Self::expecting(self.buf.len() + self.buf.len() / 8));
+        if built.first.is_none() || !built.buf.is_empty() {
+            built.close_piece();
+        }
+        let (size, count, mut rest) = (built.closed, built.count, built.pieces);
+        let mut head = built.first.expect("the piece with the header was closed");
         let (first, prev) = (start.seq.next(), start.chain);
-        let payload_len = buf.len() - FRAME_HEADER_BYTES;
+        let payload_len = size - FRAME_HEADER_BYTES;
         assert!(payload_len <= MAX_FRAME_PAYLOAD, "the log seals a frame before it outgrows the limit");
-        buf[0..4].copy_from_slice(&(payload_len as u32).to_le_bytes());
-        buf[4..8].copy_from_slice(&built.count.to_le_bytes());
-        buf[8..16].copy_from_slice(&first.0.to_le_bytes());
-        buf[16..24].copy_from_slice(&prev.0.to_le_bytes());
-        let chain = chain(&buf[..24], &buf[FRAME_HEADER_BYTES..]);
-        buf[24..32].copy_from_slice(&chain.0.to_le_bytes());
-        let check = header_check(&buf[..32]);
-        buf[32..36].copy_from_slice(&check.to_le_bytes());
-        Frame { first, count: built.count, prev, chain, bytes: buf.freeze() }
+        head[0..4].copy_from_slice(&(payload_len as u32).to_le_bytes());
+        head[4..8].copy_from_slice(&count.to_le_bytes());
+        head[8..16].copy_from_slice(&first.0.to_le_bytes());
+        head[16..24].copy_from_slice(&prev.0.to_le_bytes());
+        let payload = std::iter::once(&head[FRAME_HEADER_BYTES..]).chain(rest.iter().map(|piece| &piece[..]));
+        let chain = Chain(match rest.is_empty() {
+            true => digest64(chain_seed(&head), &head[FRAME_HEADER_BYTES..]),
+            false => digest64_pieces(chain_seed(&head), payload),
+        });
+        head[24..32].copy_from_slice(&chain.0.to_le_bytes());
+        let check = header_check(&head[..32]);
+        head[32..36].copy_from_slice(&check.to_le_bytes());
+        rest.insert(0, head.freeze());
+        Frame { first, count, prev, chain, size, pieces: rest }
     }
 }
 
@@ -255,7 +320,7 @@ mod tests {
         fn frames_come_back(records in a_history(), seq in 0u64..1 << 60, prev: u64) {
             let start = LogEnd { seq: Seq(seq), chain: Chain(prev) };
             let frame = seal(&records, start);
-            let again = Frame::decode(frame.bytes().clone()).unwrap();
+            let again = Frame::decode(frame.to_bytes()).unwrap();
             prop_assert_eq!(&again, &frame);
             prop_assert_eq!(again.start(), start);
             prop_assert_eq!(again.records().unwrap(), records);
@@ -263,7 +328,7 @@ mod tests {
 
         #[test]
         fn any_flipped_bit_is_noticed(records in a_history(), at: proptest::sample::Index, bit in 0u8..8) {
-            let mut bytes = seal(&records, LogEnd::default()).bytes().to_vec();
+            let mut bytes = seal(&records, LogEnd::default()).to_bytes().to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             prop_assert!(Frame::decode(Bytes::from(bytes)).is_err());
@@ -276,7 +341,7 @@ mod tests {
 
         #[test]
         fn a_frame_cut_anywhere_says_how_much_it_needs(records in a_history(), at: proptest::sample::Index) {
-            let whole = seal(&records, LogEnd::default()).bytes().clone();
+            let whole = seal(&records, LogEnd::default()).to_bytes();
             let have = at.index(whole.len());
             let is_truncated = matches!(Frame::decode(whole.slice(..have)), Err(FrameError::Truncated { have: h, .. }) if h == have);
             prop_assert!(is_truncated);

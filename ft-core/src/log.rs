@@ -94,7 +94,7 @@ impl LogWriter {
         let frame = self.open.seal(self.sealed);
         self.opened = None;
         self.sealed = frame.end();
-        self.ring_bytes += frame.bytes().len();
+        self.ring_bytes += frame.size();
         self.ring.push_back(frame);
         self.ring.back()
     }
@@ -102,7 +102,7 @@ impl LogWriter {
     /// Forgets the frames that end at or before `acked`.
     pub fn trim(&mut self, acked: Seq) {
         while let Some(frame) = self.ring.front().filter(|frame| frame.last() <= acked) {
-            self.ring_bytes -= frame.bytes().len();
+            self.ring_bytes -= frame.size();
             self.trimmed = frame.last();
             self.ring.pop_front();
         }
@@ -238,7 +238,7 @@ mod tests {
                 let kept: Vec<Frame> = log.after(reader.end().seq).expect("unacknowledged frames are kept").cloned().collect();
                 for frame in kept { if !sent.contains(&frame) { sent.push(frame) } }
                 prop_assert!(log.ring.iter().zip(log.ring.iter().skip(1)).all(|(a, b)| a.end() == b.start()));
-                prop_assert_eq!(log.ring_bytes, log.ring.iter().map(|frame| frame.bytes().len()).sum::<usize>());
+                prop_assert_eq!(log.ring_bytes, log.ring.iter().map(|frame| frame.size()).sum::<usize>());
             }
             log.seal();
             let rest: Vec<Frame> = log.after(reader.end().seq).expect("kept").cloned().collect();

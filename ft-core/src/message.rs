@@ -282,14 +282,22 @@ mod kind {
 }
 
 impl Envelope {
-    /// The message in two parts, to be sent one after the other: the second is the bulk, shared and not copied.
-    pub fn encode(&self) -> (Bytes, Bytes) {
+    /// The message in pieces, to be sent one after the other: a small one, and the bulk, which is shared and not copied.
+    pub fn encode(&self) -> (Bytes, &[Bytes]) {
         let mut buf = BytesMut::with_capacity(64);
         buf.put_u8(self.message.kind());
         buf.put_u64_le(self.session.0);
         varint::put(&mut buf, self.term.0);
         let bulk = self.message.encode_body(&mut buf);
         (buf.freeze(), bulk)
+    }
+
+    /// The message in one piece.
+    pub fn to_bytes(&self) -> Bytes {
+        match self.encode() {
+            (head, []) => head,
+            (head, bulk) => Bytes::from([&[head], bulk].concat().concat()),
+        }
     }
 
     /// Takes in a message: exactly one, whole.
@@ -335,7 +343,7 @@ impl Message {
         }
     }
 
-    fn encode_body(&self, buf: &mut BytesMut) -> Bytes {
+    fn encode_body(&self, buf: &mut BytesMut) -> &[Bytes] {
         match self {
             Self::Hello(hello) => {
                 put_node(buf, hello.node);
@@ -350,7 +358,7 @@ impl Message {
             Self::Log { time, released, frame } => {
                 varint::put(buf, time.0);
                 varint::put(buf, released.0);
-                return frame.bytes().clone();
+                return frame.pieces();
             }
             Self::Heartbeat { time, released, protect, probe } => {
                 varint::put(buf, time.0);
@@ -365,7 +373,7 @@ impl Message {
                 if let Some(head) = &chunk.head {
                     encode_head(head, buf);
                 }
-                return chunk.bytes.clone();
+                return std::slice::from_ref(&chunk.bytes);
             }
             Self::StateAck { next } => varint::put(buf, u64::from(*next)),
             Self::Resign { renounced, reason } => {
@@ -374,7 +382,7 @@ impl Message {
             }
             Self::Superseded => {}
         }
-        Bytes::new()
+        &[]
     }
 
     fn decode_body(kind: u8, reader: &mut Reader) -> Result<Self, MessageError> {
@@ -683,33 +691,28 @@ mod tests {
         })
     }
 
-    fn joined(envelope: &Envelope) -> Vec<u8> {
-        let (head, bulk) = envelope.encode();
-        [head, bulk].concat()
-    }
-
     proptest! {
         #[test]
         fn messages_come_back(envelope in envelope()) {
-            prop_assert_eq!(Envelope::decode(Bytes::from(joined(&envelope))), Ok(envelope));
+            prop_assert_eq!(Envelope::decode(envelope.to_bytes()), Ok(envelope));
         }
 
         #[test]
         fn damaged_messages_are_refused_or_in_their_only_form(
             envelope in envelope(), at: proptest::sample::Index, flip in 1u8.., cut in any::<bool>(),
         ) {
-            let mut bytes = joined(&envelope);
+            let mut bytes = envelope.to_bytes().to_vec();
             let at = at.index(bytes.len());
             if cut { bytes.truncate(at) } else { bytes[at] ^= flip }
             if let Ok(envelope) = Envelope::decode(Bytes::from(bytes.clone())) {
-                prop_assert_eq!(joined(&envelope), bytes);
+                prop_assert_eq!(envelope.to_bytes().to_vec(), bytes);
             }
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             if let Ok(envelope) = Envelope::decode(Bytes::from(bytes.clone())) {
-                prop_assert_eq!(joined(&envelope), bytes);
+                prop_assert_eq!(envelope.to_bytes().to_vec(), bytes);
             }
         }
 

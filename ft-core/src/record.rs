@@ -25,6 +25,9 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 /// Bytes that a record takes beyond its content, at most.
 pub(crate) const MAX_RECORD_OVERHEAD: usize = 64;
 
+/// Content at least this long is shared with whoever made the record instead of copied.
+pub const SHARED_BYTES_MIN: usize = 4 << 10;
+
 const CHECKED: u8 = 1 << 5;
 const KIND: u8 = CHECKED - 1;
 
@@ -220,11 +223,11 @@ impl Context {
     }
 }
 
-/// Appends `record` to a frame.
+/// Appends `record` to a frame. What is returned is content that stands after it in the frame, and was not copied into `buf`.
 ///
 /// # Panics
 /// When the record's tick or clock is before the last one's, or its event was not validated: broken invariants of the log.
-pub(crate) fn encode(record: &Record, context: &mut Context, buf: &mut BytesMut) {
+pub(crate) fn encode(record: &Record, context: &mut Context, buf: &mut BytesMut) -> Option<Bytes> {
     let Record { point, event } = record;
     assert!(point.tick.0 >= context.tick, "a record enters before the one that precedes it");
     assert!(event.validate().is_ok(), "an event above the limit reached the log");
@@ -242,38 +245,53 @@ pub(crate) fn encode(record: &Record, context: &mut Context, buf: &mut BytesMut)
         varint::put_delta(buf, check.rip, context.rip);
         buf.put_u32_le(check.regs);
     }
-    encode_event(event, context, buf);
+    let content = encode_event(event, context, buf);
     context.enter(point, event);
+    content
 }
 
-fn encode_event(event: &Event, context: &Context, buf: &mut BytesMut) {
-    match event {
+fn encode_event(event: &Event, context: &Context, buf: &mut BytesMut) -> Option<Bytes> {
+    let content = match event {
         Event::Time(now) if now.0 % 1000 == 0 => {
             varint::put_delta(buf, now.0 / 1000, context.clock.predicted() / 1000);
+            return None;
         }
-        Event::Time(now) => varint::put_delta(buf, now.0, context.clock.predicted()),
+        Event::Time(now) => {
+            varint::put_delta(buf, now.0, context.clock.predicted());
+            return None;
+        }
+        Event::Reset | Event::Shutdown => return None,
+        Event::Emit { count, digest } => {
+            varint::put(buf, u64::from(*count));
+            buf.put_u32_le(*digest);
+            return None;
+        }
+        Event::Digest(digest) => {
+            buf.put_u64_le(digest.0);
+            return None;
+        }
         Event::Net { device, frame: bytes } | Event::Console { device, bytes } => {
             buf.put_u8(*device);
-            varint::put_bytes(buf, bytes);
+            bytes
         }
         Event::BlockDone { device, id, status, data } => {
             buf.put_u8(*device);
             varint::put(buf, *id);
             buf.put_u8(*status);
-            varint::put_bytes(buf, data);
+            data
         }
-        Event::Reset | Event::Shutdown => {}
-        Event::Emit { count, digest } => {
-            varint::put(buf, u64::from(*count));
-            buf.put_u32_le(*digest);
-        }
-        Event::Digest(digest) => buf.put_u64_le(digest.0),
-        Event::Entropy(bytes) | Event::Checkpoint { delta: bytes, .. } => varint::put_bytes(buf, bytes),
+        Event::Entropy(bytes) | Event::Checkpoint { delta: bytes, .. } => bytes,
         Event::Vendor { id, bytes } => {
             varint::put(buf, u64::from(*id));
-            varint::put_bytes(buf, bytes);
+            bytes
         }
+    };
+    varint::put(buf, content.len() as u64);
+    if content.len() >= SHARED_BYTES_MIN {
+        return Some(content.clone());
     }
+    buf.put_slice(content);
+    None
 }
 
 /// Takes the next record off a frame.
@@ -360,7 +378,11 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     fn payload() -> impl Strategy<Value = Bytes> {
-        proptest::collection::vec(any::<u8>(), 0..80).prop_map(Bytes::from)
+        let shared = (SHARED_BYTES_MIN - 1..SHARED_BYTES_MIN + 2, any::<u8>());
+        prop_oneof![
+            9 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Bytes::from),
+            1 => shared.prop_map(|(len, byte)| Bytes::from(vec![byte; len])),
+        ]
     }
 
     /// Any event but Time, whose value must not go backwards from one record to the next.
@@ -405,7 +427,8 @@ pub(crate) mod tests {
     fn encode_all(records: &[Record]) -> Bytes {
         let (mut context, mut buf) = (Context::default(), BytesMut::new());
         for record in records {
-            encode(record, &mut context, &mut buf);
+            let content = encode(record, &mut context, &mut buf);
+            buf.extend_from_slice(&content.unwrap_or_default());
         }
         buf.freeze()
     }

@@ -592,7 +592,7 @@ impl Copy {
     /// Takes a frame into the backlog. One that does not fit is dropped: it will be sent again (R9).
     fn take_in(&mut self, now: Instant, frame: &Frame, limit: usize) -> Result<(), FrameError> {
         // What a record takes in memory, or its part of the frame that holds its content.
-        let share = (frame.bytes().len() / frame.count() as usize + 1).max(std::mem::size_of::<Waiting>());
+        let share = (frame.size() / frame.count() as usize + 1).max(std::mem::size_of::<Waiting>());
         if self.backlog_bytes + share * frame.count() as usize > limit && !self.backlog.is_empty() {
             self.gap = true;
             return Ok(());

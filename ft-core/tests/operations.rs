@@ -94,8 +94,7 @@ fn deliver(pair: &mut Pair, past: &Past, at: prop::sample::Index, changes: &[(pr
     let Some((from, envelope)) = past.borrow().get(at.index(past.borrow().len().max(1))).cloned() else {
         return;
     };
-    let (head, bulk) = envelope.encode();
-    let mut bytes = [head, bulk].concat();
+    let mut bytes = envelope.to_bytes().to_vec();
     for (at, flip) in changes {
         let at = at.index(bytes.len());
         bytes[at] ^= flip;

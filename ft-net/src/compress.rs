@@ -3,6 +3,7 @@
 //! While the link keeps up, compression saves bandwidth and costs time nobody waits for. Once messages queue, it must earn
 //! its time: it pays only where packing and sending the rest takes less than sending all.
 
+use bytes::Bytes;
 use std::time::Duration;
 
 /// Fast enough for a network; higher levels are for disks.
@@ -40,14 +41,16 @@ impl Compressor {
         Self { zstd, rest: 0, next_rest: REST_MIN, since_probe: 0, pack_ns: 0.0, wire_ns: 0.0, ratio: 1.0 }
     }
 
-    /// Compresses `raw` if that is expected to pay. `queued` says whether other messages wait behind it.
-    pub(crate) fn compress(&mut self, raw: [&[u8]; 2], queued: bool) -> Option<Vec<u8>> {
-        let len = raw[0].len() + raw[1].len();
+    /// Compresses a message in pieces if that is expected to pay. `queued` says whether other messages wait behind it.
+    pub(crate) fn compress(&mut self, head: &[u8], bulk: &[Bytes], queued: bool) -> Option<Vec<u8>> {
+        let len = head.len() + bulk.iter().map(Bytes::len).sum::<usize>();
         if len < MIN_BYTES || !self.is_worth_trying(queued) {
             return None;
         }
         let started = std::time::Instant::now();
-        let joined = raw.concat();
+        let mut joined = Vec::with_capacity(len);
+        joined.extend_from_slice(head);
+        bulk.iter().for_each(|piece| joined.extend_from_slice(piece));
         let packed = self.zstd.as_mut()?.compress(&joined).ok()?;
         self.pack_ns = average(self.pack_ns, started.elapsed().as_nanos() as f64 / len as f64);
         self.ratio = average(self.ratio, packed.len() as f64 / len as f64);
@@ -107,28 +110,28 @@ mod tests {
         let mut compressor = Compressor::new(true);
         let noise = noise(4000);
         for _ in 0..1000 {
-            assert!(compressor.compress([b"", &noise], false).is_none());
+            assert!(compressor.compress(&noise, &[], false).is_none());
         }
         assert!(compressor.next_rest >= 512, "tries become rare");
     }
 
     #[test]
     fn a_fast_link_that_queues_gets_plain_messages_and_a_slow_one_compressed() {
-        let text = b"the same again and again ".repeat(400);
+        let text = [Bytes::from(b"the same again and again ".repeat(400))];
         let mut compressor = Compressor::new(true);
-        assert!(compressor.compress([b"", &text], false).is_some());
+        assert!(compressor.compress(b"", &text, false).is_some());
         compressor.pack_ns = 2.0;
         compressor.wire_ns = 0.8;
-        assert!(compressor.compress([b"", &text], true).is_none(), "10 Gbit/s");
-        assert!(compressor.compress([b"", &text], false).is_some(), "nobody waits");
+        assert!(compressor.compress(b"", &text, true).is_none(), "10 Gbit/s");
+        assert!(compressor.compress(b"", &text, false).is_some(), "nobody waits");
         compressor.pack_ns = 2.0;
         compressor.wire_ns = 8.0;
-        assert!(compressor.compress([b"", &text], true).is_some(), "1 Gbit/s");
+        assert!(compressor.compress(b"", &text, true).is_some(), "1 Gbit/s");
     }
 
     #[test]
     fn small_messages_and_a_disabled_compressor_leave_bytes_alone() {
-        assert!(Compressor::new(true).compress([&[0; 300], b""], false).is_none());
-        assert!(Compressor::new(false).compress([&[0; 30_000], b""], false).is_none());
+        assert!(Compressor::new(true).compress(&[0; 300], &[], false).is_none());
+        assert!(Compressor::new(false).compress(&[0; 30_000], &[], false).is_none());
     }
 }

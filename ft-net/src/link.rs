@@ -156,9 +156,7 @@ impl LinkSender {
     }
 
     fn send_datagram(&self, envelope: &Envelope) -> bool {
-        let (head, bulk) = envelope.encode();
-        let bytes = if bulk.is_empty() { head } else { Bytes::from([head, bulk].concat()) };
-        let sent = self.shared.connection.send_datagram(bytes).is_ok();
+        let sent = self.shared.connection.send_datagram(envelope.to_bytes()).is_ok();
         if sent {
             self.shared.counters.handle_sent(envelope);
         }
@@ -206,7 +204,7 @@ fn weight(envelope: &Envelope) -> usize {
     use ft_core::message::Message;
     MESSAGE_OVERHEAD
         + match &envelope.message {
-            Message::Log { frame, .. } => frame.bytes().len(),
+            Message::Log { frame, .. } => frame.size(),
             Message::State(chunk) => chunk.bytes.len(),
             _ => 0,
         }
@@ -319,9 +317,9 @@ impl Writer {
     }
 
     fn encode(&mut self, envelope: &Envelope, queued: bool, chunks: &mut Vec<Bytes>) {
-        let [head, bulk] = wire::plain(envelope);
-        let raw_len = head.len() - 4 + bulk.len();
-        let packed = self.compressor.compress([&head[4..], &bulk], queued);
+        let (head, bulk) = envelope.encode();
+        let raw_len = head.len() + bulk.iter().map(Bytes::len).sum::<usize>();
+        let packed = self.compressor.compress(&head, bulk, queued);
         let packed = packed.map(|zstd| wire::compressed(raw_len, &zstd));
         if envelope.message.lane() == Lane::Log {
             let sent = packed.as_ref().map_or(raw_len + 4, Bytes::len);
@@ -330,7 +328,10 @@ impl Writer {
         }
         match packed {
             Some(packed) => chunks.push(packed),
-            None => chunks.extend([head, bulk].into_iter().filter(|chunk| !chunk.is_empty())),
+            None => {
+                chunks.push(wire::plain(raw_len, &head));
+                chunks.extend(bulk.iter().filter(|piece| !piece.is_empty()).cloned());
+            }
         }
     }
 }

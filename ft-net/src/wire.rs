@@ -69,13 +69,12 @@ fn lane_code(lane: Lane) -> u8 {
     }
 }
 
-/// A message as it stands in a stream: a small part of its own, and the bulk, shared and not copied.
-pub(crate) fn plain(envelope: &Envelope) -> [Bytes; 2] {
-    let (head, bulk) = envelope.encode();
+/// The first bytes of a message of `raw_len` bytes as it stands in a stream: its length, and its small part. The bulk follows.
+pub(crate) fn plain(raw_len: usize, head: &[u8]) -> Bytes {
     let mut first = BytesMut::with_capacity(4 + head.len());
-    first.put_u32_le((head.len() + bulk.len()) as u32);
-    first.put_slice(&head);
-    [first.freeze(), bulk]
+    first.put_u32_le(raw_len as u32);
+    first.put_slice(head);
+    first.freeze()
 }
 
 /// The bytes of a message after `compress`, as they stand in a stream.
@@ -129,16 +128,16 @@ mod tests {
         Envelope { session: Session(7), term: Term(3), message: Message::Ack(Ack::default()) }
     }
 
-    fn body(parts: &[Bytes]) -> Bytes {
-        let all: Vec<u8> = parts.concat();
+    fn body(envelope: &Envelope) -> Bytes {
+        let all = plain(envelope.to_bytes().len(), &envelope.to_bytes());
         let (len, is_compressed) = parse_length(all[..4].try_into().unwrap()).unwrap();
         assert_eq!((len, is_compressed), (all.len() - 4, false));
-        Bytes::from(all).slice(4..)
+        all.slice(4..)
     }
 
     #[test]
     fn messages_come_back_plain_and_compressed() {
-        let raw = body(&plain(&ack()));
+        let raw = body(&ack());
         assert_eq!(decode(raw.clone(), false).unwrap(), ack());
         let packed = compressed(raw.len(), &zstd::bulk::compress(&raw, 1).unwrap());
         assert_eq!(decode(packed.slice(4..), true).unwrap(), ack());

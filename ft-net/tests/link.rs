@@ -105,7 +105,7 @@ fn mixed_contents() -> impl Iterator<Item = Vec<u8>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_frames_arrive_in_order_and_to_the_last_bit() {
     let frames: Arc<Vec<Frame>> = Arc::new(frames(mixed_contents()));
-    assert_eq!(frames[0].bytes().len(), 50);
+    assert_eq!(frames[0].size(), 50);
     let Pair { a, b, endpoints: _open } = Cluster::new().pair(patient()).await;
     let ((to_b, _from_b), (to_a, mut from_a)) = (a.split(), b.split());
     let (sender, sent) = (to_b.clone(), Arc::clone(&frames));
@@ -126,7 +126,7 @@ async fn the_largest_frame_passes() {
         append(&mut writer, n, noise.bytes(len));
     }
     let frame = writer.seal().unwrap().clone();
-    assert!(frame.count() == 3 && frame.bytes().len() > (2 << 20) - 400, "{}", frame.bytes().len());
+    assert!(frame.count() == 3 && frame.size() > (2 << 20) - 400, "{}", frame.size());
     let Pair { a, b, endpoints: _open } = Cluster::new().pair(patient()).await;
     let ((to_b, _from_b), (_to_a, mut from_a)) = (a.split(), b.split());
     assert!(to_b.send(log(&frame)));
@@ -215,8 +215,7 @@ async fn statistics_of_both_ends_add_up() {
     for n in 0..100 {
         (0..5).for_each(|m| append(&mut writer, 5 * n + m, Noise(n).bytes(30)));
         let frame = writer.seal().unwrap().clone();
-        let (head, bulk) = log(&frame).encode();
-        raw += 4 + head.len() + bulk.len();
+        raw += 4 + log(&frame).to_bytes().len();
         assert!(to_b.send(log(&frame)));
         expect_all(&mut from_a, &[frame]).await;
     }
@@ -254,7 +253,7 @@ async fn r9_a_reader_that_sleeps_costs_a_bounded_amount_and_then_gets_everything
             tokio::task::yield_now().await;
         }
         assert!(to_b.log_queued() <= config.queue_bytes + 256);
-        let bytes: usize = frames[..taken].iter().map(|frame| frame.bytes().len()).sum();
+        let bytes: usize = frames[..taken].iter().map(|frame| frame.size()).sum();
         assert!(bytes <= limit, "{bytes} bytes taken, {limit} are room for");
     }
     assert!(taken >= 15, "the queue alone holds that many: {taken}");

@@ -112,7 +112,7 @@ impl<W: Medium> RecordingWriter<W> {
             let (expected, found) = (self.end.seq.next(), frame.first());
             return Err(RecordingError::NotNext { path, offset, expected, found });
         }
-        self.write(frame.bytes())?;
+        self.write(&frame.to_bytes())?;
         self.end = frame.end();
         Ok(())
     }

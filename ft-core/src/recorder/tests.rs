@@ -177,7 +177,7 @@ proptest! {
         let mut header = SegmentHeader::default();
         header.profile.protocol = PROTOCOL_VERSION;
         let mut file = header.encode().unwrap().to_vec();
-        frames.iter().for_each(|frame| file.extend_from_slice(frame.bytes()));
+        frames.iter().for_each(|frame| file.extend_from_slice(&frame.to_bytes()));
         let mut reader = SegmentReader::new();
         let mut replayer = Replayer::new(Toy::default(), header.start);
         for mut piece in file.chunks(size) {

@@ -25,7 +25,7 @@ impl Segment {
         let mut bytes = header.encode().unwrap().to_vec();
         let mut starts = vec![bytes.len() as u64];
         for frame in &frames {
-            bytes.extend_from_slice(frame.bytes());
+            bytes.extend_from_slice(&frame.to_bytes());
             starts.push(bytes.len() as u64);
         }
         Self { header, frames, bytes, starts }
@@ -162,7 +162,7 @@ proptest! {
         at: proptest::sample::Index, flip in 1u8..,
     ) {
         let which = which.index(segment.frames.len());
-        let (start, torn) = (segment.starts[which], 1 + cut.index(segment.frames[which].bytes().len() - 1));
+        let (start, torn) = (segment.starts[which], 1 + cut.index(segment.frames[which].size() - 1));
         let mut bytes = segment.bytes[..start as usize + torn].to_vec();
         let at = at.index(torn);
         bytes[start as usize + at] ^= flip;
@@ -265,5 +265,5 @@ fn a_reader_holds_one_frame_at_most() {
         most = most.max(reader.buffer.len());
         reader.poll().unwrap();
     }
-    assert_eq!(most, large.bytes().len());
+    assert_eq!(most, large.size());
 }

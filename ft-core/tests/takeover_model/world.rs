@@ -354,7 +354,7 @@ impl World {
             return;
         }
         wire.push(envelope);
-        wire.sort_by_cached_key(|envelope| (age(envelope), envelope.encode()));
+        wire.sort_by_cached_key(|envelope| (age(envelope), envelope.to_bytes()));
         if wire.len() > self.left.wire {
             wire.remove(0);
         }

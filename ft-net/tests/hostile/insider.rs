@@ -68,8 +68,7 @@ async fn say(stream: &mut quinn::SendStream, bytes: &[u8]) {
 
 /// A message as it stands in a stream.
 fn encoded(envelope: &Envelope) -> Vec<u8> {
-    let (head, bulk) = envelope.encode();
-    framed(&[head, bulk].concat())
+    framed(&envelope.to_bytes())
 }
 
 fn framed(body: &[u8]) -> Vec<u8> {

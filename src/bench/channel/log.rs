@@ -12,6 +12,7 @@ use super::quic_setup::runtime;
 use super::stream::{MESSAGE_BYTES, WARM_UP, nanoseconds_since};
 use super::usage::Meter;
 use bytes::Bytes;
+use crossbeam::channel::Receiver;
 use ft_core::frame::LogEnd;
 use ft_core::log::{Accepted, LogReader, LogWriter};
 use ft_core::message::{Ack, Envelope, Message};
@@ -51,23 +52,23 @@ impl Channel for Volume {
         runtime()?.block_on(async {
             let (endpoint, link) = connect(job).await?;
             let (sender, mut receiver) = link.split();
-            let mut leader = Leader::new();
-            leader.wait(&mut receiver).await?;
-            let meter = Meter::start();
-            for piece in payload.pieces(RECORD_BYTES) {
-                leader.append(piece)?;
-                if leader.log.is_due() {
-                    leader.send(&sender);
+            let (tell, acks) = crossbeam::channel::unbounded();
+            // As in a VMM, the machine's thread makes the log, and the network's carries it.
+            let mut leader = tokio::task::spawn_blocking({
+                let (sender, payload) = (sender.clone(), payload.clone());
+                move || Leader::new().lead(&payload, &sender, &acks)
+            });
+            let sample = loop {
+                tokio::select! {
+                    message = receiver.recv() => {
+                        if let Message::Ack(ack) = message.doing("wait for an acknowledgement")?.message {
+                            // Whoever does not listen any more has all it needs.
+                            let _ = tell.send(ack.held);
+                        }
+                    }
+                    sample = &mut leader => break sample.doing("make the log")??,
                 }
-                while leader.log.bytes() >= RING_BYTES {
-                    leader.wait(&mut receiver).await?;
-                }
-            }
-            leader.send(&sender);
-            while leader.acked < leader.log.last() {
-                leader.wait(&mut receiver).await?;
-            }
-            let sample = meter.stop(payload.len());
+            };
             sender.close();
             endpoint.close().await;
             Ok(sample)
@@ -123,6 +124,32 @@ struct Leader {
 impl Leader {
     fn new() -> Self {
         Self { log: LogWriter::new(LogEnd::default(), FRAME_BYTES), tick: 0, sent: Seq(0), acked: Seq(0) }
+    }
+
+    /// Sends all of the payload, and waits until all of it is acknowledged. It begins once the first acknowledgement is here.
+    fn lead(mut self, payload: &Payload, sender: &LinkSender, acks: &Receiver<Seq>) -> Result<Sample, Error> {
+        self.handle_ack(acks)?;
+        let meter = Meter::start();
+        for piece in payload.pieces(RECORD_BYTES) {
+            self.append(piece)?;
+            if self.log.is_due() {
+                self.send(sender);
+            }
+            while self.log.bytes() >= RING_BYTES {
+                self.handle_ack(acks)?;
+            }
+        }
+        self.send(sender);
+        while self.acked < self.log.last() {
+            self.handle_ack(acks)?;
+        }
+        Ok(meter.stop(payload.len()))
+    }
+
+    fn handle_ack(&mut self, acks: &Receiver<Seq>) -> Result<(), Error> {
+        self.acked = self.acked.max(acks.recv().doing("wait for an acknowledgement")?);
+        self.log.trim(self.acked);
+        Ok(())
     }
 
     fn append(&mut self, data: Bytes) -> Result<(), Error> {

@@ -42,6 +42,7 @@ impl Data {
 }
 
 /// A volume of bytes, ready to be sent without copying.
+#[derive(Clone)]
 pub(super) struct Payload {
     pool: Bytes,
     bytes: u64,
