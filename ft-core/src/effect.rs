@@ -17,6 +17,8 @@ pub enum EffectKind {
     BlockFlush,
     /// Bytes to the console.
     Console,
+    /// A request for random bytes. Like a read, it changes nothing outside.
+    EntropyRead,
     /// The guest turned itself off or asked for a reset.
     Power,
     /// An embedder's own device.
@@ -26,7 +28,7 @@ pub enum EffectKind {
 impl EffectKind {
     /// Whether it only asks, so that nobody outside can tell whether it happened.
     pub fn is_query(self) -> bool {
-        self == Self::BlockRead
+        matches!(self, Self::BlockRead | Self::EntropyRead)
     }
 
     fn code(self) -> u64 {
@@ -37,6 +39,7 @@ impl EffectKind {
             Self::BlockFlush => 4,
             Self::Console => 5,
             Self::Power => 6,
+            Self::EntropyRead => 7,
             Self::Vendor(id) => 1 << 32 | u64::from(id),
         }
     }
