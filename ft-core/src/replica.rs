@@ -95,6 +95,7 @@ pub struct Replica {
 
 /// The three lives of a replica. A transition consumes the old state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each machine, and it hardly ever moves")]
 pub enum Role {
     /// Live, or about to be.
     Primary(Primary),
