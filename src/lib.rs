@@ -14,6 +14,8 @@
 pub use ft_core as core;
 pub use ft_net as net;
 
+pub mod arbiter;
+
 pub mod driver;
 
 pub mod recording;

@@ -103,7 +103,8 @@ impl<M: Machine> Node<M> {
     }
 
     /// Takes in an event for the machine. `false` where it cannot: not live, or the inbox is full (R9). What is not taken
-    /// in has not happened, as a packet that a full network card drops.
+    /// in has not happened, as a packet that a full network card drops. What the machine has asked for, disk operations and
+    /// entropy, is always taken in: its own requests bound it.
     ///
     /// # Errors
     /// [`Misuse::EventTooLong`]; [`Misuse::NotAnInput`] for the clock, marks and digests, which the core makes.
@@ -114,7 +115,8 @@ impl<M: Machine> Node<M> {
         }
         let Role::Primary(primary) = self.replica.role() else { return Ok(false) };
         let len = event.payload().len() + std::mem::size_of::<Event>();
-        if self.inbox_bytes + len > primary.identity().config.inbox_bytes {
+        let is_answer = matches!(event, Event::BlockDone { .. } | Event::Entropy(_));
+        if !is_answer && self.inbox_bytes + len > primary.identity().config.inbox_bytes {
             return Ok(false);
         }
         self.inbox_bytes += len;
