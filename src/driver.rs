@@ -53,7 +53,7 @@ pub struct Status {
     pub tick: Tick,
     /// How far the secondary's machine is behind, as far as the primary knows.
     pub lag: Span,
-    /// How fast the machine may run, of [`FULL_PACE`](ft_core::pace::FULL_PACE).
+    /// How fast the machine may run, of [`FULL_PACE`].
     pub pace: u16,
     /// What the links to all peers have carried of the log, in bytes.
     pub log_bytes: u64,
