@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use thiserror::Error;
 
+/// A [`Event::Vendor`] record with this id says what the machine is made of. It changes nothing in the machine.
+pub const RECIPE_ID: u32 = 0x4654_0001;
+
 /// Version of the sections "machine" and "cpu".
 const STATE_VERSION: u32 = 1;
 
@@ -282,7 +285,7 @@ impl<V: Vcpu> Machine for Vm<V> {
     fn apply(&mut self, record: &Record) -> Result<(), Fault> {
         match &record.event {
             // Not inputs: they mark and check.
-            Event::Emit { .. } | Event::Digest(_) => Ok(()),
+            Event::Emit { .. } | Event::Digest(_) | Event::Vendor { id: RECIPE_ID, .. } => Ok(()),
             Event::Reset => self.reset(),
             Event::Checkpoint { .. } => {
                 Err(Fault("a checkpoint record: this vCPU stops at every instruction and needs none".into()))
@@ -296,7 +299,13 @@ impl<V: Vcpu> Machine for Vm<V> {
     }
 
     fn in_flight(&self) -> Vec<Effect> {
-        self.board.in_flight()
+        let mut effects = self.board.in_flight();
+        if self.is_off() {
+            // Whoever runs a machine that is off should know.
+            let payload = Bytes::from_static(b"off");
+            effects.push(Effect { kind: EffectKind::Power, device: 0, op: None, payload });
+        }
+        effects
     }
 
     fn digest(&mut self) -> StateDigest {
