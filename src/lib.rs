@@ -16,4 +16,6 @@ pub use ft_net as net;
 
 pub mod driver;
 
+pub mod lan;
+
 pub mod recording;
