@@ -18,4 +18,6 @@ pub mod arbiter;
 
 pub mod driver;
 
+pub mod lan;
+
 pub mod recording;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every process that was started is ended, by its own id, when [`Hosts`] is dropped.
 
-use crate::lan::{Switch, SwitchConfig};
+use crate::lan::{Forward, LanError, Switch, SwitchConfig};
 use crate::vm::config::{Cluster, DiskFile, Guest, Host, Mac, Net, VmFile};
 use crate::vm::report::Report;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -12,14 +12,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 
 /// Where the guest's service is, in the guest's network.
-const GUEST_ADDRESS: &str = "10.0.2.15:6379";
+const GUEST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 6379);
 
 /// What the cluster is like.
 #[derive(Clone, Debug)]
@@ -55,8 +55,8 @@ pub enum HostsError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The LAN.
-    #[error("the LAN: {0}")]
-    Lan(String),
+    #[error(transparent)]
+    Lan(#[from] LanError),
     /// What was waited for did not happen.
     #[error("{what} did not happen within {after:?}; last words of the hosts:\n{words}")]
     Late {
@@ -115,9 +115,10 @@ impl Hosts {
     /// [`HostsError`].
     pub fn new(config: HostsConfig) -> Result<Self, HostsError> {
         let socket = config.dir.join("lan.sock");
-        let forward = ("127.0.0.1:0".parse().expect("an address"), GUEST_ADDRESS.parse().expect("an address"));
-        let switch = Switch::start(SwitchConfig { socket: Some(socket.clone()), forwards: vec![forward], ..SwitchConfig::default() })
-            .map_err(|error| HostsError::Lan(error.to_string()))?;
+        let forwards = vec![Forward { host: SocketAddr::from(([127, 0, 0, 1], 0)), guest: GUEST }];
+        let switch = Switch::start(SwitchConfig { forwards, ..SwitchConfig::new(&socket) }, |notice| {
+            tracing::debug!(?notice, "the LAN");
+        })?;
         let service = switch.forward_addresses()[0];
         let ca = ClusterCa::generate("demo", 2 * DAY, SystemTime::now())?;
         let arbiter = config.dir.join("arbiter");
@@ -135,7 +136,7 @@ impl Hosts {
                 name: "demo".into(),
                 ram_mib: config.ram_mib,
                 guest: Guest {
-                    command_line: format!("ip=10.0.2.15/24 gw=10.0.2.2 {}", config.command_line),
+                    command_line: format!("ip={}/24 gw=10.0.2.2 {}", GUEST.ip(), config.command_line),
                     ..Guest::default()
                 },
                 net: Some(Net { mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), switch: socket.clone() }),

@@ -6,14 +6,14 @@
 use super::disk::Disk;
 use super::report::{Report, Reporter};
 use crate::driver::{Backend, Status};
-use crate::lan::Port;
+use crate::lan::{Endpoint, Mac, Port};
 use crate::recording::{RecordingError, RecordingWriter};
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Sender, TrySendError};
 use ft_core::Event;
 use ft_core::effect::{Effect, EffectKind, Numbered};
 use ft_core::frame::Frame;
 use ft_core::replica::Notice;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most random bytes that a guest is given at once.
 const ENTROPY_BYTES_MAX: usize = 4096;
@@ -58,12 +58,13 @@ impl HostEnds {
 
     fn attach(&mut self) {
         if let Some((socket, mac)) = &self.outside.net {
-            let events = self.events.clone();
-            // A full inbox drops the frame, as a full network card would.
-            let receive = move |frame| drop(events.try_send(Event::Net { device: 0, frame }));
-            let port = Port::connect(socket, receive);
-            port.announce(*mac);
-            self.attached.net = Some(port);
+            match plug_in(socket, self.events.clone()) {
+                Ok(port) => {
+                    port.announce(Mac(*mac));
+                    self.attached.net = Some(port);
+                }
+                Err(reason) => self.give_up(format!("cannot reach the switch at {}: {reason}", socket.display())),
+            }
         }
         if let Some(path) = &self.outside.disk {
             match Disk::open(path, self.events.clone()) {
@@ -143,6 +144,22 @@ impl Backend for HostEnds {
             self.recording = None;
         }
     }
+}
+
+/// Connects to the switch; a thread hands on what comes from there until the port is dropped.
+fn plug_in(socket: &Path, events: Sender<Event>) -> Result<Port, String> {
+    let port = Port::connect(Endpoint::Unix(socket.into())).map_err(|error| error.to_string())?;
+    let frames = port.frames().clone();
+    let hand_on = move || {
+        for frame in frames {
+            // A full inbox drops the frame, as a full network card would.
+            if let Err(TrySendError::Disconnected(_)) = events.try_send(Event::Net { device: 0, frame }) {
+                return;
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("ft-net-in".into()).spawn(hand_on);
+    started.map(|_| port).map_err(|error| error.to_string())
 }
 
 fn describe(error: &RecordingError) -> String {
