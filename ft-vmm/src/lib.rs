@@ -7,5 +7,8 @@
 //! `unsafe` is in three places: [`ram`] (mapped guest memory), the execution engine in [`soft`] (its TLBs point into that memory), and
 //! the KVM vCPU.
 
+pub mod board;
+pub mod clock;
+pub mod devices;
 pub mod ram;
 pub mod vcpu;
