@@ -5,8 +5,13 @@
 //!
 //! `unsafe` is in few places: [`ram`] (mapped guest memory) and the execution engines, whose translations point into that memory.
 
+pub mod board;
 pub mod boot;
+pub mod clock;
+pub mod devices;
 pub mod digests;
+pub mod machine;
 pub mod ram;
 pub mod sections;
+mod transfer;
 pub mod vcpu;

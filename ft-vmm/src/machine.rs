@@ -23,7 +23,7 @@ use thiserror::Error;
 /// A [`Event::Vendor`] record with this id says what the machine is made of. It changes nothing in the machine.
 pub const RECIPE_ID: u32 = 0x4654_0001;
 
-/// Version of the sections "machine" and "cpu".
+/// Version of every section: one state type changes, all are read by the build that wrote them.
 const STATE_VERSION: u32 = 1;
 
 /// What a machine is made of. Both sides of a pair must be given the same.
@@ -88,7 +88,7 @@ pub struct Vm<V> {
     rest: Rest,
     config: VmConfig,
     digests: PageDigests,
-    /// Effects of the machine itself, before those of its devices.
+    /// Emitted, and not taken yet.
     effects: VecDeque<Effect>,
     outgoing: Option<Outgoing>,
     /// The guest rests for one turn, so that a transfer catches up.
@@ -169,7 +169,10 @@ impl<V: Vcpu> Vm<V> {
             use vm_memory::{Bytes as _, GuestAddress};
             let page = entry[..8].try_into().map_or(u64::MAX, u64::from_le_bytes);
             let at = GuestAddress(page.saturating_mul(crate::ram::PAGE_BYTES as u64));
-            self.ram.memory().write_slice(&entry[8..], at).map_err(|_| wrong("a page beyond the machine's RAM"))?;
+            self.ram
+                .memory()
+                .write_slice(&entry[8..], at)
+                .map_err(|_| wrong("a page beyond the machine's RAM"))?;
         }
         self.read_sections(&sections)
     }
@@ -177,7 +180,19 @@ impl<V: Vcpu> Vm<V> {
     fn write_sections(&self, writer: &mut SectionWriter) {
         writer.state("machine", STATE_VERSION, &(self.config.digest(), &self.rest));
         writer.state("cpu", STATE_VERSION, &self.vcpu.state());
-        self.board.state().write(writer);
+        let board = self.board.state();
+        writer.state("clock", STATE_VERSION, &board.clock);
+        writer.state("pic", STATE_VERSION, &board.pic);
+        writer.state("pit", STATE_VERSION, &board.pit);
+        writer.state("rtc", STATE_VERSION, &board.rtc);
+        writer.state("serial", STATE_VERSION, &board.serial);
+        writer.state("acpi", STATE_VERSION, &board.acpi);
+        writer.state("reset", STATE_VERSION, &board.reset);
+        writer.state("net", STATE_VERSION, &board.net);
+        writer.state("block", STATE_VERSION, &board.block);
+        writer.state("console", STATE_VERSION, &board.console);
+        writer.state("entropy", STATE_VERSION, &board.entropy);
+        writer.state("operations", STATE_VERSION, &board.last_op);
     }
 
     fn read_sections(&mut self, sections: &Sections<'_>) -> Result<(), SectionError> {
@@ -185,11 +200,25 @@ impl<V: Vcpu> Vm<V> {
         let (config, rest): (u64, Rest) = sections.state("machine", STATE_VERSION)?;
         let ours = self.config.digest();
         if config != ours {
-            let reason = format!("it is of a machine with configuration {config:016x}; this one has {ours:016x}");
+            let reason =
+                format!("it is of a machine with configuration {config:016x}; this one has {ours:016x}");
             return Err(refused("machine", reason));
         }
         let cpu: CpuState = sections.state("cpu", STATE_VERSION)?;
-        let board = BoardState::read(sections)?;
+        let board = BoardState {
+            clock: sections.state("clock", STATE_VERSION)?,
+            pic: sections.state("pic", STATE_VERSION)?,
+            pit: sections.state("pit", STATE_VERSION)?,
+            rtc: sections.state("rtc", STATE_VERSION)?,
+            serial: sections.state("serial", STATE_VERSION)?,
+            acpi: sections.state("acpi", STATE_VERSION)?,
+            reset: sections.state("reset", STATE_VERSION)?,
+            net: sections.state("net", STATE_VERSION)?,
+            block: sections.state("block", STATE_VERSION)?,
+            console: sections.state("console", STATE_VERSION)?,
+            entropy: sections.state("entropy", STATE_VERSION)?,
+            last_op: sections.state("operations", STATE_VERSION)?,
+        };
         self.vcpu.set_state(&cpu).map_err(|fault| refused("cpu", fault.0))?;
         self.vcpu.forget_memory();
         self.board.set_state(&board).map_err(|fault| refused("devices", fault.0))?;
@@ -235,8 +264,11 @@ impl<V: Vcpu> Vm<V> {
         Ok(())
     }
 
-    /// Carries out what the guest asked of the machine itself.
-    fn handle_request(&mut self) -> Result<(), Fault> {
+    /// Takes what the devices have for the outside, and does what was asked of the machine itself.
+    fn settle(&mut self) -> Result<(), Fault> {
+        while let Some(effect) = self.board.take_effect() {
+            self.effects.push_back(effect);
+        }
         match self.board.take_request() {
             Some(Request::Reset) => self.reset(),
             Some(Request::PowerOff) => {
@@ -260,24 +292,22 @@ impl<V: Vcpu> Machine for Vm<V> {
         loop {
             let here = self.vcpu.tick();
             self.board.advance(&self.ram, here);
+            self.settle()?;
+            if !self.effects.is_empty() {
+                return Ok(Stop::Effect);
+            }
             if self.is_off() {
-                return Ok(if self.effects.is_empty() { Stop::Idle } else { Stop::Effect });
+                return Ok(Stop::Idle);
             }
             if here >= until {
                 return Ok(Stop::Reached);
             }
             let deadline = self.board.next_deadline(here).unwrap_or(until);
             let mut platform = self.board.attach(&self.ram);
-            let stop = self.vcpu.run(&self.ram, &mut platform, until.min(deadline))?;
-            if stop == VcpuStop::TripleFault {
-                self.crash()?;
-            }
-            self.handle_request()?;
-            if self.board.has_effect() {
-                return Ok(Stop::Effect);
-            }
-            if stop == VcpuStop::Halted {
-                return Ok(Stop::Idle);
+            match self.vcpu.run(&self.ram, &mut platform, until.min(deadline))? {
+                VcpuStop::Halted => return Ok(Stop::Idle),
+                VcpuStop::TripleFault => self.crash()?,
+                VcpuStop::Reached | VcpuStop::Platform => {}
             }
         }
     }
@@ -286,23 +316,22 @@ impl<V: Vcpu> Machine for Vm<V> {
         match &record.event {
             // Not inputs: they mark and check.
             Event::Emit { .. } | Event::Digest(_) | Event::Vendor { id: RECIPE_ID, .. } => Ok(()),
-            Event::Reset => self.reset(),
-            Event::Checkpoint { .. } => {
-                Err(Fault("a checkpoint record: this vCPU stops at every instruction and needs none".into()))
+            event => {
+                self.board.apply(event, &self.ram, self.vcpu.tick())?;
+                self.settle()
             }
-            event => self.board.apply(event, &self.ram, self.vcpu.tick()),
         }
     }
 
     fn take_effect(&mut self) -> Option<Effect> {
-        self.board.take_effect().or_else(|| self.effects.pop_front())
+        self.effects.pop_front()
     }
 
     fn in_flight(&self) -> Vec<Effect> {
         let mut effects = self.board.in_flight();
         if self.is_off() {
             // Whoever runs a machine that is off should know.
-            let payload = Bytes::from_static(b"off");
+            let payload = Bytes::from_static(&[2]);
             effects.push(Effect { kind: EffectKind::Power, device: 0, op: None, payload });
         }
         effects
@@ -311,7 +340,8 @@ impl<V: Vcpu> Machine for Vm<V> {
     fn digest(&mut self) -> StateDigest {
         self.refresh_digests();
         let mut digest = Digester::new();
-        let cpu = postcard::to_allocvec(&(&self.rest, self.vcpu.state())).expect("plain data is always encoded");
+        let cpu =
+            postcard::to_allocvec(&(&self.rest, self.vcpu.state())).expect("plain data is always encoded");
         digest.bytes(&cpu).u64(self.digests.value());
         self.board.digest(&mut digest);
         digest.finish()
@@ -342,7 +372,11 @@ impl<V: Vcpu> Machine for Vm<V> {
     fn restore(&mut self, piece: &[u8], last: bool) -> Result<(), Fault> {
         let rest = take_pages(&self.ram, piece)?;
         if !last {
-            return if rest.is_empty() { Ok(()) } else { Err(Fault("a piece of state with too much in it".into())) };
+            return if rest.is_empty() {
+                Ok(())
+            } else {
+                Err(Fault("a piece of state with too much in it".into()))
+            };
         }
         let wrong = |error: SectionError| Fault(format!("the primary's state: {error}"));
         let sections = Sections::parse(rest).map_err(wrong)?;

@@ -133,7 +133,7 @@ mod tests {
         digests.update(&from, &from.take_dirty());
         let mut outgoing = Outgoing::new(&digests);
         let mut step = 0;
-        let mut refresh = |outgoing: &mut Outgoing, digests: &mut PageDigests| {
+        let refresh = |outgoing: &mut Outgoing, digests: &mut PageDigests| {
             let written = from.take_dirty();
             digests.update(&from, &written);
             outgoing.handle_written(&written);
@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn pieces_that_are_not_ours_are_refused() {
         let ram = Ram::new(1 << 20).unwrap();
-        for piece in [&b""[..], &[1, 0, 0, 0], &[1, 0, 0, 0, 5, 0, 0, 0, 1, 2], &[1, 0, 0, 0, 0, 1, 0, 0x80]] {
+        for piece in [&b""[..], &[1, 0, 0, 0], &[1, 0, 0, 0, 5, 0, 0, 0, 1, 2], &[1, 0, 0, 0, 0, 1, 0, 0x80]]
+        {
             assert!(take_pages(&ram, piece).is_err(), "{piece:?}");
         }
     }

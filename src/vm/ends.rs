@@ -80,8 +80,13 @@ impl HostEnds {
         self.running = None;
     }
 
-    fn handle_power(&mut self, effect: &Effect) {
-        let what = String::from_utf8_lossy(&effect.payload).into_owned();
+    fn handle_power(&mut self, payload: &[u8]) {
+        let what = match payload {
+            // That has happened inside; the machine goes on.
+            [1] => return self.reporter.say(Report::Power { what: "reset".into() }),
+            [2] => "power off".into(),
+            crash => String::from_utf8_lossy(crash).into_owned(),
+        };
         self.reporter.say(Report::Power { what });
         self.running = None;
     }
@@ -114,11 +119,7 @@ impl Backend for HostEnds {
                 self.reporter.say(Report::Console { device: effect.device, text });
             }
             EffectKind::EntropyRead => self.give_entropy(&effect),
-            // A reset has happened inside; only power that is gone is gone.
-            EffectKind::Power if &effect.payload[..] == b"reset" => {
-                self.reporter.say(Report::Power { what: "reset".into() });
-            }
-            EffectKind::Power => self.handle_power(&effect),
+            EffectKind::Power => self.handle_power(&effect.payload),
             EffectKind::Vendor(_) => {}
         }
     }

@@ -20,7 +20,7 @@ use ft_core::segment::SegmentHeader;
 use ft_core::units::{HostId, NodeId, Session, Term, Tick};
 use ft_net::identity::{DAY, IdentityError};
 use ft_net::{ClusterCa, Identity, LinkConfig, NetError, NetEvent, Network, NetworkConfig, Peer};
-use ft_vmm::board::BoardConfig;
+use ft_vmm::board::{BoardConfig, DiskConfig};
 use ft_vmm::boot::{BootSource, Protocol};
 use ft_vmm::guest_image::BUILT_IN;
 use ft_vmm::machine::{Vm, VmConfig, VmError};
@@ -155,7 +155,9 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
     };
     let board = BoardConfig {
         mac: file.net.as_ref().map(|net| net.mac.0),
-        disk_sectors: file.disk.as_ref().map(|disk| disk.mib << 11),
+        disk: file.disk.as_ref().map(|disk| DiskConfig { sectors: disk.mib << 11, read_only: false }),
+        console: true,
+        entropy: true,
         ..BoardConfig::default()
     };
     Ok(VmConfig { ram_bytes: file.ram_mib << 20, boot, board })
