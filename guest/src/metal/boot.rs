@@ -24,11 +24,11 @@ struct BootPage {
 }
 
 /// What the loader said.
-pub struct Boot {
+pub(crate) struct Boot {
     /// Memory given to the allocator.
-    pub heap_bytes: usize,
+    pub(crate) heap_bytes: usize,
     /// The command line.
-    pub command_line: &'static str,
+    pub(crate) command_line: &'static str,
 }
 
 /// RDI is the boot page; the stack pointer is a multiple of 16, as nothing is before a call.
@@ -62,4 +62,10 @@ extern "C" fn start(page: *const BootPage) -> ! {
 fn panic(info: &PanicInfo<'_>) -> ! {
     let _ = writeln!(Serial, "guest: {info}");
     cpu::power_off()
+}
+
+/// The prebuilt library of collections names this; nothing here unwinds.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    panic!("unwinding")
 }

@@ -25,7 +25,7 @@ const RTC_BINARY: u8 = 1 << 2;
 const RTC_FIELDS: [u8; 7] = [0x00, 0x02, 0x04, 0x07, 0x08, 0x09, 0x32];
 
 /// The guest's clock. It stands still between calls of [`Clock::update`].
-pub struct Clock {
+pub(crate) struct Clock {
     start_us: u64,
     /// Of the ACPI timer, since the start.
     ticks: u64,
@@ -34,7 +34,7 @@ pub struct Clock {
 
 impl Clock {
     /// Starts the timer and the clock.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let divisor = PIT_HZ.div_ceil(TICK_HZ);
         out8(PIT_COMMAND, PIT_RATE);
         out8(PIT_CHANNEL_0, divisor as u8);
@@ -43,14 +43,14 @@ impl Clock {
     }
 
     /// Looks at the ACPI timer, which must happen more often than every 20 minutes.
-    pub fn update(&mut self) {
+    pub(crate) fn update(&mut self) {
         let now = in32(PM_TIMER);
         self.ticks += u64::from(now.wrapping_sub(self.last));
         self.last = now;
     }
 
     /// The time of the last update.
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         let up_us = (u128::from(self.ticks) * 1_000_000 / u128::from(PM_TIMER_HZ)) as u64;
         Now { unix_us: self.start_us + up_us, up_us }
     }

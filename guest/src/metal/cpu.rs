@@ -105,7 +105,7 @@ unsafe extern "C" {
 }
 
 /// Fills the gates.
-pub fn set_gates() {
+pub(crate) fn set_gates() {
     let idle = addr_of!(idle_stub) as usize;
     let lines = addr_of!(line_stubs) as usize;
     let faults = addr_of!(fault_stubs) as usize;
@@ -133,7 +133,7 @@ fn set_gate(vector: usize, to: usize, kind: u8) {
 }
 
 /// Programs both interrupt controllers: vectors from 0x20 on, edges, no end of interrupt needed. Only `lines` are let through.
-pub fn unmask(lines: u16) {
+pub(crate) fn unmask(lines: u16) {
     const CASCADE: u16 = 1 << 2;
     for (port, vector, cascade) in [(0x20u16, VECTOR_LINE_0 as u8, 1 << 2), (0xa0, VECTOR_LINE_0 as u8 + 8, 2)] {
         out8(port, 0x11);
@@ -149,7 +149,7 @@ pub fn unmask(lines: u16) {
 }
 
 /// Takes the flags of the lines that have interrupted: bit n for line n.
-pub fn take_lines() -> u16 {
+pub(crate) fn take_lines() -> u16 {
     let mut lines = 0;
     for (half, flags) in LINE_FLAGS.iter().enumerate() {
         if flags.load(Ordering::Relaxed) != 0 {
@@ -163,7 +163,7 @@ pub fn take_lines() -> u16 {
 }
 
 /// Halts until a line interrupts; at once back if one has since [`take_lines`].
-pub fn idle() {
+pub(crate) fn idle() {
     // SAFETY: the gate is `idle_stub`, which changes no register.
     unsafe { asm!("int3") };
 }
@@ -178,7 +178,7 @@ extern "C" fn fault_report() -> ! {
 }
 
 /// Turns the machine off.
-pub fn power_off() -> ! {
+pub(crate) fn power_off() -> ! {
     const SLEEP_S5: u16 = 0x2000 | 0x1400;
     out16(0x604, SLEEP_S5);
     loop {
@@ -188,19 +188,19 @@ pub fn power_off() -> ! {
 }
 
 /// OUT of a byte.
-pub fn out8(port: u16, value: u8) {
+pub(crate) fn out8(port: u16, value: u8) {
     // SAFETY: devices of this machine do nothing to memory that was not handed to them.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags)) };
 }
 
 /// OUT of 16 bits.
-pub fn out16(port: u16, value: u16) {
+pub(crate) fn out16(port: u16, value: u16) {
     // SAFETY: as in `out8`.
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nostack, preserves_flags)) };
 }
 
 /// IN of a byte.
-pub fn in8(port: u16) -> u8 {
+pub(crate) fn in8(port: u16) -> u8 {
     let value;
     // SAFETY: as in `out8`.
     unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nostack, preserves_flags)) };
@@ -208,7 +208,7 @@ pub fn in8(port: u16) -> u8 {
 }
 
 /// IN of 32 bits.
-pub fn in32(port: u16) -> u32 {
+pub(crate) fn in32(port: u16) -> u32 {
     let value;
     // SAFETY: as in `out8`.
     unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nostack, preserves_flags)) };

@@ -6,10 +6,10 @@ use super::{cpu, memory};
 const SLOT: usize = 3;
 const DEVICE_ID: u32 = 4;
 /// Its line.
-pub const LINE: u16 = 1 << 9;
+pub(crate) const LINE: u16 = 1 << 9;
 
 /// Eight random bytes, or `None` without a device.
-pub fn random() -> Option<u64> {
+pub(crate) fn random() -> Option<u64> {
     let (slot, _) = Slot::open(SLOT, DEVICE_ID, 0)?;
     let mut queue = Queue::new(slot, 0, 1)?;
     slot.start();

@@ -31,14 +31,14 @@ static HEAP: TalcLock<OneThread, Manual> = TalcLock::new(Manual);
 ///
 /// # Safety
 /// Nobody else uses this memory, from now on.
-pub unsafe fn give(from: usize, to: usize) {
+pub(crate) unsafe fn give(from: usize, to: usize) {
     // SAFETY: as the caller promises.
     let claimed = unsafe { HEAP.lock().claim(from as *mut u8, to - from) };
     assert!(claimed.is_some(), "too little memory");
 }
 
 /// `bytes` bytes of zeros at a page boundary, for a device, for ever.
-pub fn pages(bytes: usize) -> *mut u8 {
+pub(crate) fn pages(bytes: usize) -> *mut u8 {
     let layout = core::alloc::Layout::from_size_align(bytes.next_multiple_of(4096), 4096);
     let layout = layout.expect("a size far below the machine's memory");
     // SAFETY: the layout is not empty: callers ask for queues and buffers.

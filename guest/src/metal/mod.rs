@@ -2,12 +2,12 @@
 //!
 //! `unsafe` is here only: in access to ports, device registers, queues shared with devices, and the functions on memory.
 
-pub mod boot;
-pub mod clock;
-pub mod cpu;
-pub mod entropy;
-pub mod memory;
-pub mod net;
-pub mod serial;
-pub mod server;
-pub mod virtio;
+pub(crate) mod boot;
+pub(crate) mod clock;
+pub(crate) mod cpu;
+pub(crate) mod entropy;
+pub(crate) mod memory;
+pub(crate) mod net;
+pub(crate) mod serial;
+pub(crate) mod server;
+pub(crate) mod virtio;

@@ -44,7 +44,7 @@ impl Ring {
 }
 
 /// The card.
-pub struct Card {
+pub(crate) struct Card {
     slot: Slot,
     receive: Ring,
     transmit: Ring,
@@ -53,7 +53,7 @@ pub struct Card {
 
 impl Card {
     /// Starts it, if there is one.
-    pub fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         let (slot, _) = Slot::open(SLOT, DEVICE_ID, FEATURE_MAC)?;
         let mut receive = Ring::new(slot, QUEUE_RECEIVE, true)?;
         let mut transmit = Ring::new(slot, QUEUE_TRANSMIT, false)?;
@@ -66,23 +66,23 @@ impl Card {
     }
 
     /// Its address.
-    pub fn mac(&self) -> [u8; 6] {
+    pub(crate) fn mac(&self) -> [u8; 6] {
         core::array::from_fn(|index| self.slot.config_byte(index))
     }
 
     /// It has interrupted: lowers the line.
-    pub fn acknowledge(&self) {
+    pub(crate) fn acknowledge(&self) {
         self.slot.acknowledge();
     }
 
     /// Whether frames wait.
-    pub fn has_frames(&self) -> bool {
+    pub(crate) fn has_frames(&self) -> bool {
         self.receive.queue.peek().is_some()
     }
 
     /// Sends what was written, and gives received buffers back before the card can run out of them: it had all of the others when it
     /// was last told.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.transmit.queue.notify();
         if self.receive.queue.unnotified() >= self.receive.queue.size() / 4 {
             self.receive.queue.notify();
@@ -138,7 +138,7 @@ impl Device for Card {
 }
 
 /// A frame that has come in.
-pub struct Received<'a> {
+pub(crate) struct Received<'a> {
     ring: &'a mut Ring,
     index: u16,
     bytes: usize,
@@ -154,7 +154,7 @@ impl RxToken for Received<'_> {
 }
 
 /// Room for a frame.
-pub struct ToSend<'a> {
+pub(crate) struct ToSend<'a> {
     ring: &'a mut Ring,
     free: &'a mut alloc::vec::Vec<u16>,
 }

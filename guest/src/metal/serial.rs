@@ -10,11 +10,11 @@ const TRANSMITTER_EMPTY: u8 = 1 << 5;
 const FIFO_BYTES: usize = 16;
 
 /// The port.
-pub struct Serial;
+pub(crate) struct Serial;
 
 impl Serial {
     /// Turns its queues on.
-    pub fn set_up() {
+    pub(crate) fn set_up() {
         out8(FIFO_CONTROL, 0x07);
     }
 }

@@ -16,13 +16,13 @@ use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
 
 const PORT: u16 = 6379;
 /// Connections at a time.
-pub const CONNECTIONS_MAX: usize = 256;
+pub(crate) const CONNECTIONS_MAX: usize = 256;
 /// Frames taken in at a time, and sockets that listen.
 const BATCH: usize = 32;
 const RECEIVE_BYTES: usize = 32 * 1024;
 const SEND_BYTES: usize = 64 * 1024;
 /// Memory of a connection's buffers.
-pub const CONNECTION_BYTES: usize = RECEIVE_BYTES + SEND_BYTES;
+pub(crate) const CONNECTION_BYTES: usize = RECEIVE_BYTES + SEND_BYTES;
 /// A client that does not acknowledge anything for so long is gone.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ struct Connection {
 }
 
 /// All connections.
-pub struct Server {
+pub(crate) struct Server {
     card: Card,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -45,7 +45,7 @@ pub struct Server {
 
 impl Server {
     /// Listens on `card`. Sessions may take `buffer_bytes` for requests and replies.
-    pub fn new(mut card: Card, options: &Options, seed: u64, buffer_bytes: usize, now: Now) -> Self {
+    pub(crate) fn new(mut card: Card, options: &Options, seed: u64, buffer_bytes: usize, now: Now) -> Self {
         let mut config = Config::new(EthernetAddress(card.mac()).into());
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut card, instant(now));
@@ -70,12 +70,12 @@ impl Server {
     }
 
     /// The card has interrupted.
-    pub fn acknowledge(&self) {
+    pub(crate) fn acknowledge(&self) {
         self.card.acknowledge();
     }
 
     /// Takes in frames, executes what they ask for and sends the replies. Returns whether there may be more to do at once.
-    pub fn poll(&mut self, now: Now, service: &mut Service) -> bool {
+    pub(crate) fn poll(&mut self, now: Now, service: &mut Service) -> bool {
         let now = instant(now);
         let mut more = false;
         for taken in 0..BATCH {
@@ -95,7 +95,7 @@ impl Server {
     }
 
     /// Whether a client asked to turn the machine off, and all is saved.
-    pub fn shuts_down(&self) -> bool {
+    pub(crate) fn shuts_down(&self) -> bool {
         self.connections.iter().filter_map(|connection| connection.session.as_ref()).any(Session::shuts_down)
     }
 
@@ -173,7 +173,8 @@ fn transfer(socket: &mut Socket<'_>, session: &mut Session, room: usize, service
             break;
         }
     }
-    let over = session.is_closing() || (!socket.may_recv() && socket.recv_queue() == 0);
+    let client_closed = socket.state() == State::CloseWait && !socket.can_recv();
+    let over = session.is_closing() || client_closed;
     if over && session.output().is_empty() {
         socket.close();
     }

@@ -43,12 +43,12 @@ const NO_NOTIFY: u16 = 1;
 
 /// The registers of one slot.
 #[derive(Clone, Copy)]
-pub struct Slot(usize);
+pub(crate) struct Slot(usize);
 
 impl Slot {
     /// Starts the device in slot `number` if it is the kind `device_id` with a feature set that this driver can use: VERSION_1, and those of
     /// `wanted` (bits 0-31) that it has. Returns which of them.
-    pub fn open(number: usize, device_id: u32, wanted: u32) -> Option<(Self, u32)> {
+    pub(crate) fn open(number: usize, device_id: u32, wanted: u32) -> Option<(Self, u32)> {
         let slot = Self(SLOTS + SLOT_BYTES * number);
         if slot.read(MAGIC) != MAGIC_VALUE || slot.read(DEVICE_ID) != device_id {
             return None;
@@ -66,23 +66,23 @@ impl Slot {
     }
 
     /// All queues are set up.
-    pub fn start(self) {
+    pub(crate) fn start(self) {
         self.write(STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
     }
 
     /// Lowers the interrupt line.
-    pub fn acknowledge(self) {
+    pub(crate) fn acknowledge(self) {
         self.write(INTERRUPT_ACK, 3);
     }
 
     /// A byte of the configuration space.
-    pub fn config_byte(self, offset: usize) -> u8 {
+    pub(crate) fn config_byte(self, offset: usize) -> u8 {
         // SAFETY: the slot is mapped, and this is its configuration space.
         unsafe { read_volatile((self.0 + CONFIG + offset) as *const u8) }
     }
 
     /// A word of the configuration space.
-    pub fn config(self, offset: usize) -> u32 {
+    pub(crate) fn config(self, offset: usize) -> u32 {
         self.read(CONFIG + offset)
     }
 
@@ -118,17 +118,17 @@ struct UsedElement {
 
 /// Part of a request.
 #[derive(Clone, Copy)]
-pub struct Part {
+pub(crate) struct Part {
     /// Where.
-    pub address: usize,
+    pub(crate) address: usize,
     /// How much.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// Whether the device writes it.
-    pub device_writes: bool,
+    pub(crate) device_writes: bool,
 }
 
 /// A split virtqueue. Descriptors belong to their driver, which numbers them itself.
-pub struct Queue {
+pub(crate) struct Queue {
     slot: Slot,
     number: u32,
     size: u16,
@@ -142,7 +142,7 @@ pub struct Queue {
 
 impl Queue {
     /// Queue `number` of a device, with `size` descriptors or as many as the device can. `None` if it has no such queue.
-    pub fn new(slot: Slot, number: u32, size: u16) -> Option<Self> {
+    pub(crate) fn new(slot: Slot, number: u32, size: u16) -> Option<Self> {
         slot.write(QUEUE_SEL, number);
         let size = u32::from(size).min(slot.read(QUEUE_NUM_MAX)) as u16;
         if size == 0 {
@@ -172,12 +172,12 @@ impl Queue {
     }
 
     /// How many descriptors it has.
-    pub fn size(&self) -> u16 {
+    pub(crate) fn size(&self) -> u16 {
         self.size
     }
 
     /// Fills descriptors from `first` on with the parts of a request.
-    pub fn describe(&mut self, first: u16, parts: &[Part]) {
+    pub(crate) fn describe(&mut self, first: u16, parts: &[Part]) {
         assert!(usize::from(first) + parts.len() <= usize::from(self.size), "descriptors beyond the queue");
         for (index, part) in (first..).zip(parts) {
             let last = usize::from(index - first) + 1 == parts.len();
@@ -190,14 +190,14 @@ impl Queue {
     }
 
     /// Changes the length of a described request's only part.
-    pub fn set_bytes(&mut self, index: u16, bytes: usize) {
+    pub(crate) fn set_bytes(&mut self, index: u16, bytes: usize) {
         assert!(index < self.size, "descriptors beyond the queue");
         // SAFETY: as in `describe`.
         unsafe { (&raw mut (*self.descriptors.add(usize::from(index))).bytes).write_volatile(bytes as u32) };
     }
 
     /// Hands the request at descriptor `head` to the device, which learns of it by [`Queue::notify`] at the latest.
-    pub fn push(&mut self, head: u16) {
+    pub(crate) fn push(&mut self, head: u16) {
         let entry = 2 + usize::from(self.available_index % self.size);
         self.available_index = self.available_index.wrapping_add(1);
         // SAFETY: inside the ring. The fence keeps the order: descriptors, entry, index.
@@ -209,12 +209,12 @@ impl Queue {
     }
 
     /// How many requests were pushed since the last notification.
-    pub fn unnotified(&self) -> u16 {
+    pub(crate) fn unnotified(&self) -> u16 {
         self.available_index.wrapping_sub(self.notified_index)
     }
 
     /// Tells the device of what was pushed, unless there is nothing or it does not care.
-    pub fn notify(&mut self) {
+    pub(crate) fn notify(&mut self) {
         if self.unnotified() == 0 {
             return;
         }
@@ -227,14 +227,14 @@ impl Queue {
     }
 
     /// Whether the device is asked to interrupt when it is done with a request.
-    pub fn set_interrupts(&mut self, on: bool) {
+    pub(crate) fn set_interrupts(&mut self, on: bool) {
         // SAFETY: inside the ring.
         unsafe { self.available.write_volatile(if on { 0 } else { NO_INTERRUPT }) };
         fence(Ordering::SeqCst);
     }
 
     /// The next request that the device is done with: its head, and the bytes written.
-    pub fn peek(&self) -> Option<(u16, usize)> {
+    pub(crate) fn peek(&self) -> Option<(u16, usize)> {
         // SAFETY: inside the ring.
         if unsafe { self.used.add(1).read_volatile() } == self.used_index {
             return None;
@@ -247,7 +247,7 @@ impl Queue {
     }
 
     /// Like [`Queue::peek`], and goes on to the next.
-    pub fn pop(&mut self) -> Option<(u16, usize)> {
+    pub(crate) fn pop(&mut self) -> Option<(u16, usize)> {
         let done = self.peek()?;
         self.used_index = self.used_index.wrapping_add(1);
         Some(done)
