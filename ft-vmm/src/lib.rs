@@ -8,4 +8,5 @@
 //! the KVM vCPU.
 
 pub mod ram;
+mod soft;
 pub mod vcpu;
