@@ -7,7 +7,11 @@ use super::{XmmForm, packed};
 use iced_x86::Code;
 
 pub(super) fn form(code: Code) -> Option<XmmForm> {
-    lanes(code).map(packed).or_else(|| shifts(code).map(packed)).or_else(|| immediate_shifts(code)).or_else(|| words(code))
+    lanes(code)
+        .map(packed)
+        .or_else(|| shifts(code).map(packed))
+        .or_else(|| immediate_shifts(code))
+        .or_else(|| words(code))
 }
 
 /// A function for an intrinsic on two vectors.
@@ -116,7 +120,8 @@ fn immediate_shifts(code: Code) -> Option<XmmForm> {
 fn words(code: Code) -> Option<XmmForm> {
     use Code::*;
     let mask = |wide| XmmForm::ToGpr { load: 16, wide, run: |src, _, _| sign_bytes(src).into() };
-    let extract = |wide| XmmForm::ToGpr { load: 16, wide, run: |src, imm, _| u64::from((src >> place(imm)) as u16) };
+    let extract =
+        |wide| XmmForm::ToGpr { load: 16, wide, run: |src, imm, _| u64::from((src >> place(imm)) as u16) };
     Some(match code {
         Pmovmskb_r32_xmm => mask(false),
         Pmovmskb_r64_xmm => mask(true),

@@ -7,7 +7,11 @@ use iced_x86::Code;
 const LOW_32: u128 = u32::MAX as u128;
 
 pub(super) fn form(code: Code) -> Option<XmmForm> {
-    whole(code).or_else(|| half(code)).or_else(|| scalar(code)).or_else(|| logic(code)).or_else(|| shuffle(code))
+    whole(code)
+        .or_else(|| half(code))
+        .or_else(|| scalar(code))
+        .or_else(|| logic(code))
+        .or_else(|| shuffle(code))
 }
 
 /// Moves of all 16 bytes.
@@ -33,7 +37,9 @@ fn half(code: Code) -> Option<XmmForm> {
     let store = |run| XmmForm::Store { bytes: 8, aligned: false, run, merge: |dst, _| dst };
     Some(match code {
         Movlps_xmm_m64 | Movlpd_xmm_m64 => partial(8, |dst, src, _, _| dst & !LOW | src & LOW),
-        Movhps_xmm_m64 | Movhpd_xmm_m64 | Movlhps_xmm_xmm => partial(8, |dst, src, _, _| dst & LOW | src << 64),
+        Movhps_xmm_m64 | Movhpd_xmm_m64 | Movlhps_xmm_xmm => {
+            partial(8, |dst, src, _, _| dst & LOW | src << 64)
+        }
         Movhlps_xmm_xmm => partial(8, |dst, src, _, _| dst & !LOW | src >> 64),
         Movlps_m64_xmm | Movlpd_m64_xmm => store(|src| src),
         Movhps_m64_xmm | Movhpd_m64_xmm => store(|src| src >> 64),
@@ -49,12 +55,8 @@ fn scalar(code: Code) -> Option<XmmForm> {
     Some(match code {
         Movss_xmm_xmmm32 => XmmForm::Load { load: 4, merge: merge_dword },
         Movsd_xmm_xmmm64 => XmmForm::Load { load: 8, merge: merge_qword },
-        Movss_xmmm32_xmm => {
-            XmmForm::Store { bytes: 4, aligned: false, run: |src| src, merge: merge_dword }
-        }
-        Movsd_xmmm64_xmm => {
-            XmmForm::Store { bytes: 8, aligned: false, run: |src| src, merge: merge_qword }
-        }
+        Movss_xmmm32_xmm => XmmForm::Store { bytes: 4, aligned: false, run: |src| src, merge: merge_dword },
+        Movsd_xmmm64_xmm => XmmForm::Store { bytes: 8, aligned: false, run: |src| src, merge: merge_qword },
         Movq_xmm_xmmm64 => partial(8, |_, src, _, _| src & LOW),
         Movq_xmmm64_xmm => {
             XmmForm::Store { bytes: 8, aligned: false, run: |src| src, merge: |_, src| src & LOW }
