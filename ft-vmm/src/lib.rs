@@ -14,4 +14,5 @@ pub mod machine;
 pub mod ram;
 pub mod sections;
 mod transfer;
+mod soft;
 pub mod vcpu;

@@ -1,0 +1,2 @@
+pub(crate) mod x87;
+pub(crate) mod xmm;
