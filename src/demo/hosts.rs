@@ -321,6 +321,36 @@ impl Hosts {
         }
     }
 
+    /// Waits until `is_so`.
+    ///
+    /// # Errors
+    /// [`HostsError::Late`].
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<(), HostsError> {
+        let deadline = Instant::now() + patience;
+        while !is_so(self) {
+            self.listen(Duration::from_millis(10));
+            if Instant::now() > deadline {
+                return Err(self.late(what.to_owned(), patience));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a pair, and both sides say that they are in step.
+    pub fn is_protected(&self) -> bool {
+        self.running.len() == 2 && self.running.values().all(|host| host.protected)
+    }
+
+    /// The process of a host that runs.
+    pub fn pid(&self, host: u64) -> Option<u32> {
+        self.running.get(&host).map(|state| state.child.id())
+    }
+
     /// Which host is live, as far as is known.
     pub fn live(&self) -> Option<u64> {
         let since = |state: &HostState| state.live_since;
