@@ -7,5 +7,6 @@
 //! `unsafe` is in three places: [`ram`] (mapped guest memory), the execution engine in [`soft`] (its TLBs point into that memory), and
 //! the KVM vCPU.
 
+pub mod guest_image;
 pub mod ram;
 pub mod vcpu;
