@@ -254,8 +254,17 @@ pub(super) fn extract(env: &mut Env, a: Operand) -> Computed<(Ext, Ext)> {
 /// A partial remainder.
 pub(super) struct Remainder {
     pub(super) value: Ext,
-    /// Low bits of the quotient; `None` if the remainder is not complete.
-    pub(super) quotient: Option<u64>,
+    pub(super) quotient: Quotient,
+}
+
+/// What is known of a quotient.
+pub(super) enum Quotient {
+    /// Its low bits.
+    Complete(u64),
+    /// The remainder is only partial.
+    Partial,
+    /// There is none: the operands are not numbers that can be divided.
+    None,
 }
 
 /// FPREM (`nearest` false: the quotient is truncated) and FPREM1 (it is rounded to nearest).
@@ -263,12 +272,13 @@ pub(super) struct Remainder {
 /// A step reduces the exponent by less than 64. How much of a larger difference one step takes, between 32 and 63, the architecture
 /// leaves open; here it is 32 plus the difference modulo 32.
 pub(super) fn remainder(env: &mut Env, a: Operand, b: Operand, nearest: bool) -> Computed<Remainder> {
-    let done = |value| Remainder { value, quotient: Some(0) };
+    let done = |value| Remainder { value, quotient: Quotient::Complete(0) };
+    let undefined = |value| Remainder { value, quotient: Quotient::None };
     if let Some(nan) = nan_of(env, a, b)? {
-        return Ok(done(nan));
+        return Ok(undefined(nan));
     }
     if a.class == Class::Infinity || b.class == Class::Zero {
-        return env.invalid().map(done);
+        return env.invalid().map(undefined);
     }
     denormals(env, a, b)?;
     if a.class == Class::Zero {
@@ -303,5 +313,5 @@ pub(super) fn remainder(env: &mut Env, a: Operand, b: Operand, nearest: bool) ->
         _ => env.deliver(Wide::normalized(negative, exponent + 64, rest), 64),
     };
     env.raised &= !C1;
-    Ok(Remainder { value, quotient: complete.then_some(quotient as u64) })
+    Ok(Remainder { value, quotient: if complete { Quotient::Complete(quotient as u64) } else { Quotient::Partial } })
 }

@@ -2,7 +2,7 @@
 
 use super::X87Effect::{Done, Flags};
 use super::arithmetic::{denormals, size};
-use super::env::{C0, C2, C3, Computed, INVALID};
+use super::env::{C0, C1, C2, C3, Computed, INVALID, STACK_FAULT};
 use super::number::{Class, Ext, Operand};
 use super::transfer::Source;
 use super::unit::Unit;
@@ -39,20 +39,35 @@ pub(super) fn with_zero(unit: &mut Unit<'_>) -> Result {
 }
 
 fn into_conditions(unit: &mut Unit<'_>, other: Option<Operand>, nan: Nan) -> Result {
-    let conditions = match compare(unit, other, nan)? {
+    let (order, permission) = compare(unit, other, nan);
+    let conditions = match order {
         None => C3 | C2 | C0,
         Some(Ordering::Greater) => 0,
         Some(Ordering::Less) => C0,
         Some(Ordering::Equal) => C3,
     };
     unit.conditions(conditions);
-    Ok(Done)
+    permission.map(|()| Done)
 }
 
-/// FCOMI and FUCOMI.
-pub(super) fn into_flags(unit: &mut Unit<'_>, io: &X87Operands<'_>, nan: Nan) -> Result {
+/// FCOMPP and FUCOMPP, but for the pops.
+pub(super) fn with_next(unit: &mut Unit<'_>, nan: Nan) -> Result {
+    let other = unit.st(1);
+    into_conditions(unit, other, nan)
+}
+
+/// FCOMI and FUCOMI, and with a pop FCOMIP and FUCOMIP. RFLAGS are set even when an unmasked exception prevents the pop. C1 is
+/// cleared by a stack underflow only.
+pub(super) fn into_flags(unit: &mut Unit<'_>, io: &X87Operands<'_>, nan: Nan, pop: bool) -> Result {
     let other = unit.st(io.st);
-    Ok(Flags(match compare(unit, other, nan)? {
+    let (order, permission) = compare(unit, other, nan);
+    if unit.env.raised & STACK_FAULT == 0 {
+        unit.env.raised |= unit.fpu.status & C1;
+    }
+    if pop && permission.is_ok() {
+        unit.pop();
+    }
+    Ok(Flags(match order {
         None => ZERO | PARITY | CARRY,
         Some(Ordering::Greater) => 0,
         Some(Ordering::Less) => CARRY,
@@ -60,20 +75,19 @@ pub(super) fn into_flags(unit: &mut Unit<'_>, io: &X87Operands<'_>, nan: Nan) ->
     }))
 }
 
-/// `None`: unordered.
-fn compare(unit: &mut Unit<'_>, other: Option<Operand>, nan: Nan) -> Computed<Option<Ordering>> {
+/// The order, `None` being unordered, and whether an exception prevents all but condition codes: these are set even then.
+fn compare(unit: &mut Unit<'_>, other: Option<Operand>, nan: Nan) -> (Option<Ordering>, Computed<()>) {
     let (Some(a), Some(b)) = (unit.st(0), other) else {
-        return unit.underflow().map(|_| None);
+        return (None, unit.underflow().map(drop));
     };
     let either = |class| a.class == class || b.class == class;
     if either(Class::Unsupported) || either(Class::Signalling) || either(Class::Quiet) && nan == Nan::Invalid {
-        return unit.env.raise(INVALID).map(|()| None);
+        return (None, unit.env.raise(INVALID));
     }
     if either(Class::Quiet) {
-        return Ok(None);
+        return (None, Ok(()));
     }
-    denormals(&mut unit.env, a, b)?;
-    Ok(Some(order(a, b)))
+    (Some(order(a, b)), denormals(&mut unit.env, a, b))
 }
 
 fn order(a: Operand, b: Operand) -> Ordering {

@@ -4,7 +4,7 @@ use super::X87Effect::{self, Ax, Done};
 use super::X87Operands;
 use super::env::EXCEPTIONS;
 use super::number::{Class, Ext};
-use super::unit::{physical, rotate, summarise};
+use super::unit::{physical, summarise};
 use crate::vcpu::Fpu;
 
 const CONTROL_AFTER_INIT: u16 = 0x37f;
@@ -58,19 +58,6 @@ pub(super) fn store_status(fpu: &mut Fpu, io: X87Operands<'_>) -> X87Effect {
 /// FNSTSW AX.
 pub(super) fn status_to_ax(fpu: &mut Fpu, _: X87Operands<'_>) -> X87Effect {
     Ax(fpu.status)
-}
-
-/// FFREE.
-pub(super) fn free(fpu: &mut Fpu, io: X87Operands<'_>) -> X87Effect {
-    fpu.tags &= !(1 << physical(fpu, io.st));
-    Done
-}
-
-/// FFREEP.
-pub(super) fn free_and_pop(fpu: &mut Fpu, io: X87Operands<'_>) -> X87Effect {
-    free(fpu, io);
-    rotate(fpu, 1);
-    Done
 }
 
 /// FNSTENV: then masks all exceptions.

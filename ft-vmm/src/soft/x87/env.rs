@@ -132,15 +132,14 @@ impl Env {
             self.raised |= UNDERFLOW;
             rounded.exponent += WRAP;
         }
-        self.note(&rounded);
-        match rounded.exponent {
+        if !(EXPONENT_MIN..=EXPONENT_MAX).contains(&rounded.exponent) {
             // Only FSCALE goes so far.
-            ..EXPONENT_MIN => Ext::zero(x.negative),
-            EXPONENT_MIN..=EXPONENT_MAX => {
-                Ext::new(x.negative, (rounded.exponent + BIAS) as u16, rounded.significand)
-            }
-            _ => Ext::infinity(x.negative),
+            let up = rounded.exponent > EXPONENT_MAX;
+            self.inexact(up);
+            return if up { Ext::infinity(x.negative) } else { Ext::zero(x.negative) };
         }
+        self.note(&rounded);
+        Ext::new(x.negative, (rounded.exponent + BIAS) as u16, rounded.significand)
     }
 
     /// Masked overflow.

@@ -1,11 +1,11 @@
 //! Instructions that compute a value in a register: arithmetic, constants, and what is done to ST(0) alone.
 
 use super::X87Effect::Done;
-use super::arithmetic::{self, Binary};
+use super::arithmetic::{self, Binary, Quotient, Remainder};
 use super::env::{C0, C1, C2, C3, Computed, Direction, Env};
 use super::number::{Class, Ext, Operand};
 use super::transfer::Source;
-use super::unit::{Unit, rotate};
+use super::unit::Unit;
 use super::{X87Effect, X87Operands};
 
 type Result = Computed<X87Effect>;
@@ -90,20 +90,22 @@ pub(super) fn two_results(
 
 /// FPREM and FPREM1.
 pub(super) fn remainder(unit: &mut Unit<'_>, nearest: bool) -> Result {
-    let (Some(a), Some(b)) = (unit.st(0), unit.st(1)) else {
-        let nan = unit.underflow()?;
-        unit.set(0, nan);
-        return Ok(Done);
+    let conditions = unit.fpu.status & (C0 | C3);
+    unit.conditions(conditions);
+    let remainder = match (unit.st(0), unit.st(1)) {
+        (Some(a), Some(b)) => arithmetic::remainder(&mut unit.env, a, b, nearest)?,
+        _ => Remainder { value: unit.underflow()?, quotient: Quotient::None },
     };
-    let remainder = arithmetic::remainder(&mut unit.env, a, b, nearest)?;
     unit.set(0, remainder.value);
-    let Some(quotient) = remainder.quotient else {
-        unit.conditions(C2);
-        return Ok(Done);
-    };
-    let bit = |n: u32, code| if quotient >> n & 1 != 0 { code } else { 0 };
-    unit.conditions(bit(2, C0) | bit(1, C3));
-    unit.env.raised |= bit(0, C1);
+    match remainder.quotient {
+        Quotient::None => {}
+        Quotient::Partial => unit.conditions(C2),
+        Quotient::Complete(quotient) => {
+            let bit = |n: u32, code| if quotient >> n & 1 != 0 { code } else { 0 };
+            unit.conditions(bit(2, C0) | bit(1, C3));
+            unit.env.raised |= bit(0, C1);
+        }
+    }
     Ok(Done)
 }
 
@@ -150,12 +152,6 @@ impl Constant {
         };
         Ext::new(false, self.exponent, self.significand + u64::from(up))
     }
-}
-
-/// FINCSTP and FDECSTP.
-pub(super) fn turn(unit: &mut Unit<'_>, by: i16) -> Result {
-    rotate(unit.fpu, by);
-    Ok(Done)
 }
 
 /// FABS and FCHS: the sign alone changes, whatever the rest is.

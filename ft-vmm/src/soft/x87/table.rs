@@ -175,18 +175,18 @@ fn comparison(code: Code) -> Option<X87Form> {
         }
         Fucom_st0_sti => computes(run!(unit, io => compare::with_register(unit, io, Quiet))),
         Fucomp_st0_sti => computes(run_popping!(unit, io => compare::with_register(unit, io, Quiet))),
-        Fcompp => computes(run_popping!(unit, io => {
-            let effect = compare::with_register(unit, io, Invalid);
+        Fcompp => computes(run_popping!(unit, _io => {
+            let effect = compare::with_next(unit, Invalid);
             popping(unit, effect)
         })),
-        Fucompp => computes(run_popping!(unit, io => {
-            let effect = compare::with_register(unit, io, Quiet);
+        Fucompp => computes(run_popping!(unit, _io => {
+            let effect = compare::with_next(unit, Quiet);
             popping(unit, effect)
         })),
-        Fcomi_st0_sti => computes(run!(unit, io => compare::into_flags(unit, io, Invalid))),
-        Fcomip_st0_sti => computes(run_popping!(unit, io => compare::into_flags(unit, io, Invalid))),
-        Fucomi_st0_sti => computes(run!(unit, io => compare::into_flags(unit, io, Quiet))),
-        Fucomip_st0_sti => computes(run_popping!(unit, io => compare::into_flags(unit, io, Quiet))),
+        Fcomi_st0_sti => computes(run!(unit, io => compare::into_flags(unit, io, Invalid, false))),
+        Fcomip_st0_sti => computes(run!(unit, io => compare::into_flags(unit, io, Invalid, true))),
+        Fucomi_st0_sti => computes(run!(unit, io => compare::into_flags(unit, io, Quiet, false))),
+        Fucomip_st0_sti => computes(run!(unit, io => compare::into_flags(unit, io, Quiet, true))),
         Ftst => computes(run!(unit, _io => compare::with_zero(unit))),
         _ => return None,
     })
@@ -265,7 +265,8 @@ fn between_registers(code: Code) -> Option<Run> {
     }
     Some(match code {
         Fst_sti => run!(unit, io => transfer::copy(unit, io)),
-        Fstp_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 | Fstpnce_sti => {
+        Fstpnce_sti => run_popping!(unit, io => transfer::copy_unchecked(unit, io)),
+        Fstp_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 => {
             run_popping!(unit, io => transfer::copy(unit, io))
         }
         Fxch_st0_sti | Fxch_st0_sti_DDC8 | Fxch_st0_sti_DFC8 => {
@@ -279,8 +280,10 @@ fn between_registers(code: Code) -> Option<Run> {
         Fcmovne_st0_sti => move_if!(ZERO, false),
         Fcmovnbe_st0_sti => move_if!(CARRY | ZERO, false),
         Fcmovnu_st0_sti => move_if!(PARITY, false),
-        Fincstp => run!(unit, _io => operate::turn(unit, 1)),
-        Fdecstp => run!(unit, _io => operate::turn(unit, -1)),
+        Ffree_sti => run!(unit, io => transfer::free(unit, io)),
+        Ffreep_sti => run!(unit, io => transfer::free_and_pop(unit, io)),
+        Fincstp => run!(unit, _io => transfer::turn(unit, 1)),
+        Fdecstp => run!(unit, _io => transfer::turn(unit, -1)),
         _ => return None,
     })
 }
@@ -298,8 +301,6 @@ fn to_control(code: Code) -> Option<X87Form> {
         Fnstcw_m2byte => form(0, 2, false, control::store_control),
         Fnstsw_m2byte => form(0, 2, false, control::store_status),
         Fnstsw_AX => form(0, 0, false, control::status_to_ax),
-        Ffree_sti => form(0, 0, true, control::free),
-        Ffreep_sti => form(0, 0, true, control::free_and_pop),
         Fnstenv_m14byte => form(0, 14, false, control::store_environment),
         Fnstenv_m28byte => form(0, 28, false, control::store_environment),
         Fldenv_m14byte => form(14, 0, true, control::load_environment),

@@ -2,12 +2,12 @@
 //!
 //! Processor models differ in the last bits of these, so ours are fixed: each is computed with 128-bit significands and rounded once to
 //! 64 bits as the control word says (precision control plays no part), which is the correctly rounded result but for about one operand in 2^60.
-//! Arguments of trigonometric functions are reduced by pi itself, not by the 66 bits of it that some models use. C1 tells the direction of rounding;
-//! of two results, that of the last one.
+//! Arguments of trigonometric functions are reduced by pi in 66 bits, as the architecture's manuals describe: so far from 0 they are
+//! functions of that period. Precision is not raised for the few results that are exact: logarithms of powers of two, `2^x - 1` for integers.
 
 use super::X87Effect::{self, Done};
 use super::arithmetic::{denormals, nan_of};
-use super::env::{C2, Computed, Env, ZERO_DIVIDE};
+use super::env::{C0, C2, C3, Computed, Env, ZERO_DIVIDE};
 use super::number::{Class, Ext, Finite, Operand, Wide};
 use super::unit::Unit;
 use super::wide::{ONE, multiply_high, nested, odd_reciprocals};
@@ -20,14 +20,8 @@ const QUARTER_PI: Wide = Wide { exponent: -1, ..PI };
 const LN_2: Wide = Wide::new(-1, 0xb172_17f7_d1cf_79ab_c9e3_b398_03f2_f6af);
 const LOG2_E: Wide = Wide::new(0, 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88);
 const WIDE_ONE: Wide = Wide::new(0, ONE);
-/// 2/pi in units of 2^-320, the least significant limb first.
-const TWO_OVER_PI: [u64; 5] = [
-    0xb724_6e3a_424d_d2e0,
-    0xfe51_63ab_debb_c561,
-    0xdb62_9599_3c43_9041,
-    0xfc27_57d1_f534_ddc0,
-    0xa2f9_836e_4e44_1529,
-];
+/// Pi in units of 2^-64, as every x87 has it: 66 bits.
+const PI_OF_X87: u128 = 0x3_243f_6a88_85a3_08d3;
 /// The arctangents of 0/8 to 8/8, as fixed numbers.
 const ARCTANGENTS: [u128; 9] = [
     0,
@@ -48,13 +42,9 @@ fn inexact(env: &mut Env, x: Wide) -> Ext {
 
 /// FSIN and FCOS.
 pub(super) fn trigonometric(unit: &mut Unit<'_>, of: fn(&mut Env, Operand) -> Computed<Ext>) -> Result {
-    if unit.st(0).is_some_and(is_out_of_range) {
-        unit.conditions(C2);
-        return Ok(Done);
-    }
-    let effect = super::operate::unary(unit, of)?;
-    unit.conditions(0);
-    Ok(effect)
+    let in_range = !unit.st(0).is_some_and(is_out_of_range);
+    tell(unit, in_range);
+    if in_range { super::operate::unary(unit, of) } else { Ok(Done) }
 }
 
 /// FSINCOS and FPTAN.
@@ -62,13 +52,17 @@ pub(super) fn trigonometric_pair(
     unit: &mut Unit<'_>,
     of: fn(&mut Env, Operand) -> Computed<(Ext, Ext)>,
 ) -> Result {
-    if unit.st(0).is_some_and(is_out_of_range) {
-        unit.conditions(C2);
-        return Ok(Done);
-    }
-    let effect = super::operate::two_results(unit, of)?;
-    unit.conditions(0);
-    Ok(effect)
+    // Without space to push, the operand does not matter.
+    let full = unit.st(7).is_some();
+    let in_range = full || !unit.st(0).is_some_and(is_out_of_range);
+    tell(unit, in_range);
+    if in_range { super::operate::two_results(unit, of) } else { Ok(Done) }
+}
+
+/// C2 tells when nothing is computed.
+fn tell(unit: &mut Unit<'_>, in_range: bool) {
+    let others = unit.fpu.status & (C0 | C3);
+    unit.conditions(if in_range { others } else { others | C2 });
 }
 
 /// From 2^63 on nothing is computed.
@@ -168,32 +162,13 @@ impl Angle {
 
 /// The size of `x`, from pi/4 to 2^63, in quarters of a circle: the whole number nearest, and the rest as an angle.
 fn reduced(x: Finite) -> (u64, Wide) {
-    // The product in units of 2^-384, once shifted: six limbs of fraction below one of whole quarters.
-    let mut limbs = [0u64; 7];
-    let mut carry = 0;
-    for (limb, &digit) in limbs.iter_mut().zip(&TWO_OVER_PI) {
-        let sum = u128::from(digit) * u128::from(x.significand) + carry;
-        *limb = sum as u64;
-        carry = sum >> 64;
-    }
-    limbs[5] = carry as u64;
-    let shift = (x.exponent + 1) as u32;
-    if shift > 0 {
-        for n in (1..7).rev() {
-            limbs[n] = limbs[n] << shift | limbs[n - 1] >> (64 - shift);
-        }
-        limbs[0] <<= shift;
-    }
-    let pair = |n: usize| u128::from(limbs[n + 1]) << 64 | u128::from(limbs[n]);
-    let (mut high, mut low, mut quarter) = (pair(4), pair(2), limbs[6]);
-    let negative = high >> 127 != 0;
-    if negative {
-        // The complement is off by one in the last of 256 places.
-        (high, low, quarter) = (!high, !low, quarter.wrapping_add(1));
-    }
-    let zeros = (high.leading_zeros() as i32).min(127);
-    let fraction = if zeros == 0 { high } else { high << zeros | low >> (128 - zeros) };
-    (quarter, Wide::normalized(negative, -1 - zeros, fraction).times(HALF_PI))
+    // In units of 2^-65, in which pi/2 is an integer and `x` has up to 128 bits.
+    let units = u128::from(x.significand) << (x.exponent + 2);
+    let (quarter, rest) = ((units / PI_OF_X87) as u64, units % PI_OF_X87);
+    let past_half = rest > PI_OF_X87 / 2;
+    let (quarter, rest) = if past_half { (quarter + 1, PI_OF_X87 - rest) } else { (quarter, rest) };
+    // It is not 0: pi is odd in its units, and longer than the significand of `x`.
+    (quarter, Wide::normalized(past_half, 127 - 65, rest))
 }
 
 /// FPATAN, FYL2X, FYL2XP1: from ST(0) and ST(1) into ST(1), ST(0) popped.

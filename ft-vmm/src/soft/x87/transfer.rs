@@ -1,10 +1,10 @@
 //! Loads, stores, exchanges and conditional moves.
 
 use super::X87Effect::Done;
-use super::arithmetic::{denormals, from_u64, nan_of};
-use super::env::{Computed, DOUBLE, Direction, Env, Format, INVALID, Inexact, SINGLE};
+use super::arithmetic::{from_u64, nan_of};
+use super::env::{C1, Computed, DENORMAL, DOUBLE, Direction, Env, Format, INVALID, Inexact, SINGLE};
 use super::number::{Class, Ext, Operand};
-use super::unit::Unit;
+use super::unit::{Unit, rotate};
 use super::{X87Effect, X87Operands};
 
 type Result = Computed<X87Effect>;
@@ -63,12 +63,12 @@ pub(super) fn load(unit: &mut Unit<'_>, io: &X87Operands<'_>, source: Source) ->
     Ok(Done)
 }
 
-/// A conversion can raise invalid and denormal.
+/// A conversion can raise invalid and denormal; the latter does not keep it from being pushed, masked or not.
 fn converted(env: &mut Env, operand: Operand) -> Computed<Ext> {
-    match nan_of(env, operand, operand)? {
-        Some(nan) => Ok(nan),
-        None => denormals(env, operand, operand).map(|()| operand.value),
+    if operand.class == Class::Denormal {
+        env.raised |= DENORMAL;
     }
+    Ok(nan_of(env, operand, operand)?.unwrap_or(operand.value))
 }
 
 /// FLD ST(i).
@@ -92,6 +92,14 @@ pub(super) fn copy(unit: &mut Unit<'_>, io: &X87Operands<'_>) -> Result {
     Ok(Done)
 }
 
+/// FSTPNCE ST(i), "no check for empty": an empty ST(0) is popped, and that is all.
+pub(super) fn copy_unchecked(unit: &mut Unit<'_>, io: &X87Operands<'_>) -> Result {
+    if let Some(top) = unit.st(0) {
+        unit.set(io.st, top.value);
+    }
+    Ok(Done)
+}
+
 /// FXCH.
 pub(super) fn exchange(unit: &mut Unit<'_>, io: &X87Operands<'_>) -> Result {
     let (top, other) = match (unit.st(0), unit.st(io.st)) {
@@ -106,16 +114,36 @@ pub(super) fn exchange(unit: &mut Unit<'_>, io: &X87Operands<'_>) -> Result {
     Ok(Done)
 }
 
-/// FCMOVcc.
+/// FCMOVcc. C1 is cleared by a stack underflow only.
 pub(super) fn move_if(unit: &mut Unit<'_>, io: &X87Operands<'_>, condition: fn(u64) -> bool) -> Result {
-    match (unit.st(0), unit.st(io.st)) {
-        (Some(_), Some(source)) if condition(io.rflags) => unit.set(0, source.value),
-        (Some(_), Some(_)) => {}
-        _ => {
-            let nan = unit.underflow()?;
-            unit.set(0, nan);
-        }
+    let (Some(_), Some(source)) = (unit.st(0), unit.st(io.st)) else {
+        let nan = unit.underflow()?;
+        unit.set(0, nan);
+        return Ok(Done);
+    };
+    if condition(io.rflags) {
+        unit.set(0, source.value);
     }
+    unit.env.raised |= unit.fpu.status & C1;
+    Ok(Done)
+}
+
+/// FFREE.
+pub(super) fn free(unit: &mut Unit<'_>, io: &X87Operands<'_>) -> Result {
+    unit.free(io.st);
+    Ok(Done)
+}
+
+/// FFREEP.
+pub(super) fn free_and_pop(unit: &mut Unit<'_>, io: &X87Operands<'_>) -> Result {
+    unit.free(io.st);
+    unit.pop();
+    Ok(Done)
+}
+
+/// FINCSTP and FDECSTP.
+pub(super) fn turn(unit: &mut Unit<'_>, by: i16) -> Result {
+    rotate(unit.fpu, by);
     Ok(Done)
 }
 
