@@ -146,8 +146,8 @@ impl Serial {
     fn refill(&mut self) {
         let count = self.uart.fifo_capacity().min(self.backlog.len());
         if count > 0 {
-            let (bytes, _) = self.backlog.as_slices();
-            let bytes = &bytes[..count.min(bytes.len())];
+            // All of them, wherever the queue happens to wrap: that is not part of the state.
+            let bytes = &self.backlog.make_contiguous()[..count];
             // In loopback mode it takes none.
             let taken = self.uart.enqueue_raw_bytes(bytes).unwrap_or(0);
             self.backlog.drain(..taken);

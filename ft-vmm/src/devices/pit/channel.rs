@@ -58,8 +58,8 @@ enum Run {
     Idle { shows: u16 },
     /// Since then; the first count of time loads the counter.
     Since(u64),
-    /// Its gate is low after it ran for so long.
-    Held { elapsed: u64 },
+    /// Its gate has been low since then, after it had run for so long.
+    Held { elapsed: u64, since: u64 },
 }
 
 /// A count written while a periodic mode runs: loaded when the period ends.
@@ -86,6 +86,19 @@ pub(super) struct Channel {
     low_read: bool,
     latched_count: Option<u16>,
     latched_status: Option<u8>,
+}
+
+impl Run {
+    /// How long it has run, when it does or did.
+    fn elapsed(self, now: u64) -> Option<u64> {
+        match self {
+            Self::Idle { .. } => None,
+            Self::Since(start) => Some(now.saturating_sub(start)),
+            // The gate does not keep the counter from being loaded.
+            Self::Held { elapsed: 0, since } => Some(u64::from(now > since)),
+            Self::Held { elapsed, .. } => Some(elapsed),
+        }
+    }
 }
 
 impl Channel {
@@ -149,7 +162,7 @@ impl Channel {
         self.run = match self.mode {
             Mode::Triggered(_) => Run::Idle { shows: self.shows(now) },
             _ if self.gate => Run::Since(now),
-            _ => Run::Held { elapsed: 0 },
+            _ => Run::Held { elapsed: 0, since: now },
         };
     }
 
@@ -161,13 +174,15 @@ impl Channel {
         self.settle(now);
         self.gate = gate;
         self.run = match self.run {
-            Run::Since(start) if !gate => Run::Held { elapsed: now.saturating_sub(start) },
+            Run::Since(start) if !gate => Run::Held { elapsed: now.saturating_sub(start), since: now },
             Run::Held { .. } if gate && self.mode.is_periodic() => {
                 self.count = self.next.take().map_or(self.count, |next| next.count);
                 Run::Since(now)
             }
-            Run::Held { elapsed } if gate => Run::Since(now.saturating_sub(elapsed)),
-            run => run,
+            run => match run.elapsed(now) {
+                Some(elapsed) if gate => Run::Since(now.saturating_sub(elapsed)),
+                _ => run,
+            },
         };
         if let (Some(next), false) = (&mut self.next, gate) {
             next.from = u64::MAX;
@@ -206,20 +221,11 @@ impl Channel {
         start.saturating_add(periods.saturating_mul(self.period()))
     }
 
-    /// How long the counter has run, when it does or did.
-    fn elapsed(&self, now: u64) -> Option<u64> {
-        match self.run {
-            Run::Idle { .. } => None,
-            Run::Since(start) => Some(now.saturating_sub(start)),
-            Run::Held { elapsed } => Some(elapsed),
-        }
-    }
-
     /// The output.
     pub(super) fn output(&self, now: u64) -> bool {
         let this = self.settled(now);
         let period = this.period();
-        let Some(elapsed) = this.elapsed(now) else { return this.mode != Mode::Terminal };
+        let Some(elapsed) = this.run.elapsed(now) else { return this.mode != Mode::Terminal };
         match this.mode {
             Mode::Terminal => elapsed > period,
             Mode::Strobe => elapsed != period + 1,
@@ -252,8 +258,7 @@ impl Channel {
         let this = self.settled(now);
         let elapsed = match this.run {
             Run::Idle { shows } => return shows,
-            Run::Since(start) => now.saturating_sub(start),
-            Run::Held { elapsed } => elapsed,
+            run => run.elapsed(now).unwrap_or(0),
         };
         // Before the load it shows what it will be loaded with: the guest cannot tell.
         let (counted, period) = (elapsed.saturating_sub(1), this.period());
@@ -284,7 +289,7 @@ impl Channel {
             Access::Both => 3,
         };
         let this = self.settled(now);
-        let not_loaded = this.next.is_some() || this.elapsed(now).is_none_or(|elapsed| elapsed == 0);
+        let not_loaded = this.next.is_some() || this.run.elapsed(now).is_none_or(|elapsed| elapsed == 0);
         let status = u8::from(self.output(now)) << 7
             | u8::from(not_loaded) << 6
             | access << 4

@@ -15,9 +15,6 @@ pub mod mmio;
 pub mod net;
 pub mod queue;
 
-#[cfg(test)]
-mod tests;
-
 use super::Outbox;
 use crate::ram::GuestRam;
 use queue::VirtQueue;
