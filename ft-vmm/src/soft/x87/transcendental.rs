@@ -112,7 +112,7 @@ pub(super) fn tangent(env: &mut Env, x: Operand) -> Computed<(Ext, Ext)> {
         return Ok((x.value, Ext::ONE));
     }
     let angle = Angle::of(x.value.finite());
-    Ok((inexact(env, angle.sine().over(angle.cosine())), Ext::ONE))
+    Ok((inexact(env, angle.tangent()), Ext::ONE))
 }
 
 fn trigonometric_special(env: &mut Env, x: Operand) -> Computed<Option<Ext>> {
@@ -148,15 +148,34 @@ impl Angle {
         self.sine_from(self.quarter + 1)
     }
 
+    fn tangent(&self) -> Wide {
+        let (per_rest, cosine) = (self.sine_per_rest(), self.cosine_of_rest());
+        let x = if self.quarter & 1 == 0 {
+            self.rest.times(per_rest.over(cosine))
+        } else {
+            let x = cosine.over(self.rest.times(per_rest));
+            x.with_sign(!x.negative)
+        };
+        x.with_sign(x.negative != self.negative)
+    }
+
     /// Sine of a rest in this quarter.
     fn sine_from(&self, quarter: u64) -> Wide {
-        let square = self.rest.times(self.rest).to_fraction();
-        let x = if quarter & 1 == 0 {
-            self.rest.times(Wide::from_fixed(nested(square, (1..=16).map(|k| 2 * k * (2 * k + 1)))))
-        } else {
-            Wide::from_fixed(nested(square, (1..=16).map(|k| (2 * k - 1) * 2 * k)))
-        };
+        let odd = quarter & 1 != 0;
+        let x = if odd { self.cosine_of_rest() } else { self.rest.times(self.sine_per_rest()) };
         x.with_sign(x.negative != (quarter & 2 != 0))
+    }
+
+    fn sine_per_rest(&self) -> Wide {
+        Wide::from_fixed(nested(self.square(), (1..=16).map(|k| 2 * k * (2 * k + 1))))
+    }
+
+    fn cosine_of_rest(&self) -> Wide {
+        Wide::from_fixed(nested(self.square(), (1..=16).map(|k| (2 * k - 1) * 2 * k)))
+    }
+
+    fn square(&self) -> u128 {
+        self.rest.times(self.rest).to_fraction()
     }
 }
 
