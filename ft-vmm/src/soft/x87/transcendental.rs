@@ -191,10 +191,7 @@ fn reduced(x: Finite) -> (u64, Wide) {
 }
 
 /// FPATAN, FYL2X, FYL2XP1: from ST(0) and ST(1) into ST(1), ST(0) popped.
-pub(super) fn with_pop(
-    unit: &mut Unit<'_>,
-    of: fn(&mut Env, Operand, Operand) -> Computed<Ext>,
-) -> Result {
+pub(super) fn with_pop(unit: &mut Unit<'_>, of: fn(&mut Env, Operand, Operand) -> Computed<Ext>) -> Result {
     let result = match (unit.st(0), unit.st(1)) {
         (Some(x), Some(y)) => of(&mut unit.env, x, y)?,
         _ => unit.underflow()?,
@@ -373,8 +370,7 @@ fn binary_logarithm(x: Wide) -> Option<Wide> {
     let fraction = mantissa
         .plus(WIDE_ONE.with_sign(true))
         .map(|above| logarithm_of_ratio(above, mantissa.plus(WIDE_ONE).unwrap_or(WIDE_ONE)));
-    let integer = (whole != 0)
-        .then(|| Wide::normalized(whole < 0, 127, u128::from(whole.unsigned_abs())));
+    let integer = (whole != 0).then(|| Wide::normalized(whole < 0, 127, u128::from(whole.unsigned_abs())));
     match (integer, fraction) {
         (Some(integer), Some(fraction)) => integer.plus(fraction),
         (integer, fraction) => integer.or(fraction),
