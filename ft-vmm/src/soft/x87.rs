@@ -1,4 +1,4 @@
-//! What the instructions of the x87 compute, and those of MMX, which lives in the same registers ([`mmx`]).
+//! What the instructions of the x87 compute. Those of MMX, which has the same registers, are in [`mmx`](super::xmm::mmx).
 //!
 //! [`x87_form`] says for each instruction how many bytes it reads and writes, and what function is between. The execution engine only moves
 //! bytes. For each instruction it
@@ -18,12 +18,11 @@ mod arithmetic;
 mod compare;
 mod control;
 mod env;
-pub(crate) mod mmx;
 mod number;
 mod operate;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod transcendental;
 mod transfer;
 mod unit;

@@ -18,6 +18,7 @@ mod estimate;
 mod float;
 mod host;
 mod integer;
+pub(crate) mod mmx;
 mod moves;
 #[cfg(test)]
 pub(super) mod native;
@@ -93,7 +94,7 @@ pub(crate) enum XmmForm {
 /// The form of an instruction, if it is one of SSE or SSE2 on XMM registers.
 ///
 /// LDMXCSR, STMXCSR, fences, prefetches and MOVNTI compute nothing and are the engine's; what touches MMX registers is
-/// in [`mmx_form`](super::x87::mmx::mmx_form).
+/// in [`mmx_form`](mmx::mmx_form).
 pub(crate) fn xmm_form(code: Code) -> Option<XmmForm> {
     moves::form(code)
         .or_else(|| float::form(code))

@@ -313,5 +313,8 @@ pub(super) fn remainder(env: &mut Env, a: Operand, b: Operand, nearest: bool) ->
         _ => env.deliver(Wide::normalized(negative, exponent + 64, rest), 64),
     };
     env.raised &= !C1;
-    Ok(Remainder { value, quotient: if complete { Quotient::Complete(quotient as u64) } else { Quotient::Partial } })
+    Ok(Remainder {
+        value,
+        quotient: if complete { Quotient::Complete(quotient as u64) } else { Quotient::Partial },
+    })
 }

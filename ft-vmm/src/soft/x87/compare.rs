@@ -81,7 +81,8 @@ fn compare(unit: &mut Unit<'_>, other: Option<Operand>, nan: Nan) -> (Option<Ord
         return (None, unit.underflow().map(drop));
     };
     let either = |class| a.class == class || b.class == class;
-    if either(Class::Unsupported) || either(Class::Signalling) || either(Class::Quiet) && nan == Nan::Invalid {
+    if either(Class::Unsupported) || either(Class::Signalling) || either(Class::Quiet) && nan == Nan::Invalid
+    {
         return (None, unit.env.raise(INVALID));
     }
     if either(Class::Quiet) {

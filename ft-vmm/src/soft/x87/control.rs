@@ -109,8 +109,7 @@ fn write_environment(fpu: &Fpu, bytes: &mut [u8]) {
         }
     } else {
         let words = words.map(|word| 0xffff_0000 | u32::from(word));
-        let pointers =
-            [fpu.instruction as u32, u32::from(fpu.opcode) << 16, fpu.operand as u32, 0xffff_0000];
+        let pointers = [fpu.instruction as u32, u32::from(fpu.opcode) << 16, fpu.operand as u32, 0xffff_0000];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words.into_iter().chain(pointers)) {
             to.copy_from_slice(&word.to_le_bytes());
         }

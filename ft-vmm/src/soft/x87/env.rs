@@ -146,11 +146,7 @@ impl Env {
     fn overflowed(&mut self, negative: bool, bits: u32) -> Ext {
         let up = self.overflows_to_infinity(negative);
         self.inexact(up);
-        if up {
-            Ext::infinity(negative)
-        } else {
-            Ext::new(negative, 0x7ffe, u64::MAX << (64 - bits))
-        }
+        if up { Ext::infinity(negative) } else { Ext::new(negative, 0x7ffe, u64::MAX << (64 - bits)) }
     }
 
     fn overflows_to_infinity(&self, negative: bool) -> bool {
@@ -165,8 +161,7 @@ impl Env {
     /// Masked underflow: rounded at the place where subnormals end, and told only if that loses something.
     fn underflowed(&mut self, x: Wide, bits: u32) -> Ext {
         let shift = (EXPONENT_MIN - x.exponent) as u32;
-        let rounded =
-            self.round(x.negative, EXPONENT_MIN, shift_right_sticky(x.significand, shift), bits);
+        let rounded = self.round(x.negative, EXPONENT_MIN, shift_right_sticky(x.significand, shift), bits);
         if rounded.inexact {
             self.raised |= UNDERFLOW;
         }

@@ -170,7 +170,9 @@ impl Operand {
                 let value = Ext::new(negative, rebased + 1 - shift as u16, fraction << shift);
                 Self { value, class: Class::Denormal }
             }
-            (exponent, _) if exponent == all_ones => Ext::new(negative, EXPONENT_MAX, fraction | INTEGER).into(),
+            (exponent, _) if exponent == all_ones => {
+                Ext::new(negative, EXPONENT_MAX, fraction | INTEGER).into()
+            }
             _ => Ext::new(negative, rebased, fraction | INTEGER).into(),
         }
     }

@@ -73,10 +73,7 @@ pub(super) fn extract(unit: &mut Unit<'_>) -> Result {
 }
 
 /// ST(0) makes place for a result, and a second one is pushed.
-pub(super) fn two_results(
-    unit: &mut Unit<'_>,
-    of: fn(&mut Env, Operand) -> Computed<(Ext, Ext)>,
-) -> Result {
+pub(super) fn two_results(unit: &mut Unit<'_>, of: fn(&mut Env, Operand) -> Computed<(Ext, Ext)>) -> Result {
     let top = unit.st(0);
     let (below, above) = match top {
         None => unit.underflow().map(|nan| (nan, nan))?,

@@ -32,10 +32,7 @@ fn computes(run: Run) -> X87Form {
 /// A function from an expression over the unit and the operands.
 macro_rules! run {
     ($unit:ident, $io:ident => $body:expr) => {{
-        fn body(
-            $unit: &mut Unit<'_>,
-            $io: &mut X87Operands<'_>,
-        ) -> super::env::Computed<X87Effect> {
+        fn body($unit: &mut Unit<'_>, $io: &mut X87Operands<'_>) -> super::env::Computed<X87Effect> {
             $body
         }
         let run: Run = |fpu, io| unit::operate(fpu, io, body);

@@ -15,7 +15,9 @@ fn encodings(has_form: impl Fn(Code) -> bool) -> BTreeMap<(Code, u8), Vec<u8>> {
     let mut consider = |bytes: &[u8]| {
         let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
         if has_form(instruction.code()) {
-            found.entry((instruction.code(), st(&instruction))).or_insert_with(|| bytes[..instruction.len()].to_vec());
+            found
+                .entry((instruction.code(), st(&instruction)))
+                .or_insert_with(|| bytes[..instruction.len()].to_vec());
         }
     };
     consider(&[0x9b, 0x90]);
@@ -39,7 +41,7 @@ fn st(instruction: &Instruction) -> u8 {
         .unwrap_or(0)
 }
 
-pub(super) fn fpu_of(image: &[u8; 512]) -> Fpu {
+pub(in crate::soft) fn fpu_of(image: &[u8; 512]) -> Fpu {
     let word = |at| u16::from_le_bytes([image[at], image[at + 1]]);
     let status = word(2);
     let mut fpu = Fpu { control: word(0), status, tags: image[4], ..Fpu::default() };
@@ -50,7 +52,7 @@ pub(super) fn fpu_of(image: &[u8; 512]) -> Fpu {
     fpu
 }
 
-pub(super) fn put(fpu: &Fpu, image: &mut [u8; 512]) {
+pub(in crate::soft) fn put(fpu: &Fpu, image: &mut [u8; 512]) {
     image[0..2].copy_from_slice(&fpu.control.to_le_bytes());
     image[2..4].copy_from_slice(&fpu.status.to_le_bytes());
     image[4] = fpu.tags;
@@ -88,7 +90,7 @@ fn extended(operands: &mut Operands) -> Ext {
 }
 
 /// A stack of which seven of eight registers are in use, more or less; masks all set in half of the cases.
-fn random_fpu(operands: &mut Operands) -> Fpu {
+pub(in crate::soft) fn random_fpu(operands: &mut Operands) -> Fpu {
     let masks = if operands.below(2) == 0 { 0x3f } else { operands.below(64) as u16 };
     let precision = operands.pick(&[0x000, 0x200, 0x300, 0x300]);
     let control = masks | 0x40 | precision | (operands.below(4) as u16) << 10;
@@ -110,9 +112,24 @@ fn random_fpu(operands: &mut Operands) -> Fpu {
 fn random_memory(operands: &mut Operands, image: &mut Image) {
     let bytes: [u8; 10] = match operands.below(4) {
         0 => extended(operands).to_bytes(),
-        1 => operands.integer().to_le_bytes().into_iter().chain([0, 0]).collect::<Vec<_>>().try_into().unwrap(),
-        2 => operands.double().to_le_bytes().into_iter().chain([1, 0x80]).collect::<Vec<_>>().try_into().unwrap(),
-        _ => u64::from(operands.single()).to_le_bytes().into_iter().chain([0, 0]).collect::<Vec<_>>().try_into().unwrap(),
+        1 => {
+            operands.integer().to_le_bytes().into_iter().chain([0, 0]).collect::<Vec<_>>().try_into().unwrap()
+        }
+        2 => operands
+            .double()
+            .to_le_bytes()
+            .into_iter()
+            .chain([1, 0x80])
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap(),
+        _ => u64::from(operands.single())
+            .to_le_bytes()
+            .into_iter()
+            .chain([0, 0])
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap(),
     };
     image.memory[..10].copy_from_slice(&bytes);
     image.memory[10..].iter_mut().for_each(|byte| *byte = operands.word() as u8);
@@ -159,7 +176,13 @@ fn judge(code: Code, bytes: &[u8], operands: &mut Operands, rounds: usize) {
         native.run(&mut image);
         let theirs = fpu_of(&image.after);
         let context = || {
-            format!("{instruction}\nbefore {}\nours   {}\ntheirs {}\nmemory {:02x?}\n", show(&fpu), show(&ours), show(&theirs), &image.memory[..28])
+            format!(
+                "{instruction}\nbefore {}\nours   {}\ntheirs {}\nmemory {:02x?}\n",
+                show(&fpu),
+                show(&ours),
+                show(&theirs),
+                &image.memory[..28]
+            )
         };
         assert_eq!((ours.control, ours.tags), (theirs.control, theirs.tags), "{}", context());
         let undefined = undefined_conditions(code);
@@ -177,10 +200,21 @@ fn show(fpu: &Fpu) -> String {
         .map(|st| (usize::from(top) + st) % 8)
         .map(|n| {
             let x = Ext::from_bytes(fpu.registers[n]);
-            format!("{}{:04x}:{:016x}", if fpu.tags >> n & 1 == 0 { "~" } else { "" }, x.sign_exponent, x.significand)
+            format!(
+                "{}{:04x}:{:016x}",
+                if fpu.tags >> n & 1 == 0 { "~" } else { "" },
+                x.sign_exponent,
+                x.significand
+            )
         })
         .collect();
-    format!("control {:04x} status {:04x} tags {:08b} {}", fpu.control, fpu.status, fpu.tags, registers.join(" "))
+    format!(
+        "control {:04x} status {:04x} tags {:08b} {}",
+        fpu.control,
+        fpu.status,
+        fpu.tags,
+        registers.join(" ")
+    )
 }
 
 /// Condition codes that the architecture leaves open.
@@ -198,7 +232,8 @@ fn every_instruction_of_the_x87_has_a_form() {
     let all = encodings(|code| {
         code.cpuid_features().iter().any(|feature| {
             use CpuidFeature::*;
-            matches!(feature, FPU | FPU287 | FPU387 | FPU287XL_ONLY | FPU387SL_ONLY | SSE3) && format!("{code:?}").starts_with('F')
+            matches!(feature, FPU | FPU287 | FPU387 | FPU287XL_ONLY | FPU387SL_ONLY | SSE3)
+                && format!("{code:?}").starts_with('F')
         })
     });
     let missing: Vec<_> = all.keys().filter(|(code, _)| x87_form(*code).is_none()).collect();
@@ -262,7 +297,12 @@ fn transcendental_forms_do_nearly_what_the_processor_does() {
             native.run(&mut image);
             let theirs = fpu_of(&image.after);
             let context = || {
-                format!("{instruction}\nbefore {}\nours   {}\ntheirs {}", show(&fpu), show(&ours), show(&theirs))
+                format!(
+                    "{instruction}\nbefore {}\nours   {}\ntheirs {}",
+                    show(&fpu),
+                    show(&ours),
+                    show(&theirs)
+                )
             };
             let far = (0..8).map(|n| distance(ours.registers[n], theirs.registers[n])).max();
             assert!(far <= Some(1), "{}", context());

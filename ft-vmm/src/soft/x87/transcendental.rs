@@ -112,7 +112,7 @@ pub(super) fn tangent(env: &mut Env, x: Operand) -> Computed<(Ext, Ext)> {
         return Ok((x.value, Ext::ONE));
     }
     let angle = Angle::of(x.value.finite());
-    Ok((inexact(env, angle.sine().over(angle.cosine())), Ext::ONE))
+    Ok((inexact(env, angle.tangent()), Ext::ONE))
 }
 
 fn trigonometric_special(env: &mut Env, x: Operand) -> Computed<Option<Ext>> {
@@ -148,15 +148,34 @@ impl Angle {
         self.sine_from(self.quarter + 1)
     }
 
+    fn tangent(&self) -> Wide {
+        let (per_rest, cosine) = (self.sine_per_rest(), self.cosine_of_rest());
+        let x = if self.quarter & 1 == 0 {
+            self.rest.times(per_rest.over(cosine))
+        } else {
+            let x = cosine.over(self.rest.times(per_rest));
+            x.with_sign(!x.negative)
+        };
+        x.with_sign(x.negative != self.negative)
+    }
+
     /// Sine of a rest in this quarter.
     fn sine_from(&self, quarter: u64) -> Wide {
-        let square = self.rest.times(self.rest).to_fraction();
-        let x = if quarter & 1 == 0 {
-            self.rest.times(Wide::from_fixed(nested(square, (1..=16).map(|k| 2 * k * (2 * k + 1)))))
-        } else {
-            Wide::from_fixed(nested(square, (1..=16).map(|k| (2 * k - 1) * 2 * k)))
-        };
+        let odd = quarter & 1 != 0;
+        let x = if odd { self.cosine_of_rest() } else { self.rest.times(self.sine_per_rest()) };
         x.with_sign(x.negative != (quarter & 2 != 0))
+    }
+
+    fn sine_per_rest(&self) -> Wide {
+        Wide::from_fixed(nested(self.square(), (1..=16).map(|k| 2 * k * (2 * k + 1))))
+    }
+
+    fn cosine_of_rest(&self) -> Wide {
+        Wide::from_fixed(nested(self.square(), (1..=16).map(|k| (2 * k - 1) * 2 * k)))
+    }
+
+    fn square(&self) -> u128 {
+        self.rest.times(self.rest).to_fraction()
     }
 }
 
@@ -172,10 +191,7 @@ fn reduced(x: Finite) -> (u64, Wide) {
 }
 
 /// FPATAN, FYL2X, FYL2XP1: from ST(0) and ST(1) into ST(1), ST(0) popped.
-pub(super) fn with_pop(
-    unit: &mut Unit<'_>,
-    of: fn(&mut Env, Operand, Operand) -> Computed<Ext>,
-) -> Result {
+pub(super) fn with_pop(unit: &mut Unit<'_>, of: fn(&mut Env, Operand, Operand) -> Computed<Ext>) -> Result {
     let result = match (unit.st(0), unit.st(1)) {
         (Some(x), Some(y)) => of(&mut unit.env, x, y)?,
         _ => unit.underflow()?,
@@ -354,8 +370,7 @@ fn binary_logarithm(x: Wide) -> Option<Wide> {
     let fraction = mantissa
         .plus(WIDE_ONE.with_sign(true))
         .map(|above| logarithm_of_ratio(above, mantissa.plus(WIDE_ONE).unwrap_or(WIDE_ONE)));
-    let integer = (whole != 0)
-        .then(|| Wide::normalized(whole < 0, 127, u128::from(whole.unsigned_abs())));
+    let integer = (whole != 0).then(|| Wide::normalized(whole < 0, 127, u128::from(whole.unsigned_abs())));
     match (integer, fraction) {
         (Some(integer), Some(fraction)) => integer.plus(fraction),
         (integer, fraction) => integer.or(fraction),

@@ -191,7 +191,13 @@ pub(super) fn store_integer(unit: &mut Unit<'_>, io: &mut X87Operands<'_>, trunc
     let direction = if truncate { Direction::Zero } else { unit.env.direction() };
     let fits = |negative, size: u64| size < limit || negative && size == limit;
     let integer = match rounded(unit, direction, fits)? {
-        Some((negative, size)) => if negative { size.wrapping_neg() } else { size },
+        Some((negative, size)) => {
+            if negative {
+                size.wrapping_neg()
+            } else {
+                size
+            }
+        }
         None => limit,
     };
     let bytes = io.memory_out.len();

@@ -78,11 +78,11 @@ pub(super) fn nested(z: u128, divisors: impl DoubleEndedIterator<Item = u128>) -
     divisors.rev().fold(ONE, |inner, divisor| ONE - (multiply_high(z, inner) / divisor).max(1))
 }
 
-/// `1 + z/3 + z^2/5 + ...`, or with alternating signs.
+/// `1 + z/3 + z^2/5 + ...`; with alternating signs, a little below 1 however small `z` is.
 pub(super) fn odd_reciprocals(z: u128, terms: u128, alternating: bool) -> u128 {
     (0..terms).rev().fold(0, |inner, k| {
         let (first, rest) = (ONE / (2 * k + 1), multiply_high(z, inner));
-        if alternating { first - rest } else { first + rest }
+        if alternating { first - rest.max(1) } else { first + rest }
     })
 }
 

@@ -1,19 +1,11 @@
 //! Conversions between number formats, and to and from general registers.
 
 use super::host::{binary, from_gpr, to_gpr};
-use super::{XmmForm, packed, partial};
+use super::{LOW, XmmForm, packed, partial};
 use iced_x86::Code;
 
 pub(super) fn form(code: Code) -> Option<XmmForm> {
     within(code).or_else(|| outwards(code)).or_else(|| inwards(code))
-}
-
-/// A packed conversion, for the ones on MMX registers too.
-pub(in super::super) fn packed_conversion(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
-    match within(code)? {
-        XmmForm::Xmm { run, .. } => Some(run),
-        _ => None,
-    }
 }
 
 fn within(code: Code) -> Option<XmmForm> {
@@ -60,4 +52,34 @@ fn inwards(code: Code) -> Option<XmmForm> {
         Cvtsi2sd_xmm_rm64 => from(8, from_gpr!("cvtsi2sd {dst}, {src}")),
         _ => return None,
     })
+}
+
+/// CVTPS2PI: two singles.
+pub(super) fn singles_to_dwords(src: u128, mxcsr: &mut u32) -> u64 {
+    binary!("cvtps2dq {dst}, {src}")(0, src & LOW, 0, mxcsr) as u64
+}
+
+/// CVTTPS2PI.
+pub(super) fn singles_to_dwords_truncated(src: u128, mxcsr: &mut u32) -> u64 {
+    binary!("cvttps2dq {dst}, {src}")(0, src & LOW, 0, mxcsr) as u64
+}
+
+/// CVTPD2PI.
+pub(super) fn doubles_to_dwords(src: u128, mxcsr: &mut u32) -> u64 {
+    binary!("cvtpd2dq {dst}, {src}")(0, src, 0, mxcsr) as u64
+}
+
+/// CVTTPD2PI.
+pub(super) fn doubles_to_dwords_truncated(src: u128, mxcsr: &mut u32) -> u64 {
+    binary!("cvttpd2dq {dst}, {src}")(0, src, 0, mxcsr) as u64
+}
+
+/// CVTPI2PS: into the low half.
+pub(super) fn dwords_to_singles(dst: u128, src: u64, mxcsr: &mut u32) -> u128 {
+    dst & !LOW | binary!("cvtdq2ps {dst}, {src}")(0, src.into(), 0, mxcsr) & LOW
+}
+
+/// CVTPI2PD.
+pub(super) fn dwords_to_doubles(_: u128, src: u64, mxcsr: &mut u32) -> u128 {
+    binary!("cvtdq2pd {dst}, {src}")(0, src.into(), 0, mxcsr)
 }

@@ -25,13 +25,13 @@ const FLUSH_TO_ZERO: u32 = 1 << 15;
 pub(super) type Words = [u32; 3];
 
 /// As the host's vector register.
-pub(in super::super) fn vector(x: u128) -> __m128i {
+pub(super) fn vector(x: u128) -> __m128i {
     // SAFETY: both are 16 bytes of which every pattern is a value.
     unsafe { transmute(x) }
 }
 
 /// From the host's vector register.
-pub(in super::super) fn bits(x: __m128i) -> u128 {
+pub(super) fn bits(x: __m128i) -> u128 {
     // SAFETY: both are 16 bytes of which every pattern is a value.
     unsafe { transmute(x) }
 }
@@ -117,7 +117,7 @@ macro_rules! intrinsic {
 }
 
 /// The top bit of each byte.
-pub(in super::super) fn sign_bytes(src: u128) -> u16 {
+pub(super) fn sign_bytes(src: u128) -> u16 {
     // SAFETY: every x86-64 processor has SSE2; the intrinsic asks for nothing else.
     unsafe { core::arch::x86_64::_mm_movemask_epi8(vector(src)) as u16 }
 }

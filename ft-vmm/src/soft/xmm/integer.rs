@@ -35,7 +35,7 @@ macro_rules! by_immediate {
 }
 
 /// Instructions on two vectors, lane by lane or between neighbours.
-pub(in super::super) fn lanes(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
+fn lanes(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
     use Code::*;
     Some(match code {
         Paddb_xmm_xmmm128 => of!(_mm_add_epi8),
@@ -84,7 +84,7 @@ pub(in super::super) fn lanes(code: Code) -> Option<fn(u128, u128, u8, &mut u32)
 }
 
 /// Shifts of each lane by the low 64 bits of a vector.
-pub(in super::super) fn shifts(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
+fn shifts(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
     use Code::*;
     Some(match code {
         Psllw_xmm_xmmm128 => of!(_mm_sll_epi16),

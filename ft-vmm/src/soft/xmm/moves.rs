@@ -142,7 +142,7 @@ fn pick(imm: u8, place: u8) -> usize {
 }
 
 /// The four words of `src` in the order that the immediate says.
-pub(in super::super) fn shuffle_words(src: u64, imm: u8) -> u64 {
+pub(super) fn shuffle_words(src: u64, imm: u8) -> u64 {
     (0..4).fold(0, |all, place| all | (src >> (16 * pick(imm, place)) & 0xffff) << (16 * place))
 }
 

@@ -18,9 +18,13 @@ fn is_elsewhere(code: Code) -> bool {
         Mfence_F1 | Mfence_F2 | Mfence_F3 | Mfence_F4 | Mfence_F5 | Mfence_F6 | Mfence_F7 => true,
         Sfence_F9 | Sfence_FA | Sfence_FB | Sfence_FC | Sfence_FD | Sfence_FE | Sfence_FF => true,
         Prefetchnta_m8 | Prefetcht0_m8 | Prefetcht1_m8 | Prefetcht2_m8 => true,
-        // On MMX registers: `mmx_form`.
-        _ => format!("{code:?}").split('_').any(|operand| matches!(operand, "mm" | "mmm64" | "mmm32")),
+        _ => is_on_mmx(code),
     }
+}
+
+/// These have an [`mmx_form`](super::mmx::mmx_form).
+pub(super) fn is_on_mmx(code: Code) -> bool {
+    format!("{code:?}").split('_').any(|operand| matches!(operand, "mm" | "mmm64" | "mmm32"))
 }
 
 #[test]
@@ -36,7 +40,7 @@ fn every_instruction_of_sse_and_sse2_has_a_form() {
 }
 
 /// One encoding of every instruction that has a form, with registers and with memory.
-pub(in super::super) fn encodings(has_form: impl Fn(Code) -> bool) -> BTreeMap<(Code, bool), Vec<u8>> {
+pub(super) fn encodings(has_form: impl Fn(Code) -> bool) -> BTreeMap<(Code, bool), Vec<u8>> {
     let mut found = BTreeMap::new();
     for prefix in [None, Some(0x66), Some(0xf3), Some(0xf2)] {
         for rex in [None, Some(0x48)] {
