@@ -3,6 +3,7 @@
 mod bench;
 mod ca;
 mod sim;
+mod switch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ enum Command {
     Ca(ca::Args),
     /// Break simulated clusters by the thousand, and check that no rule of the protocol is broken
     Sim(sim::Args),
+    /// Be the LAN between VMMs of this host, and forward its ports to guests
+    Switch(switch::Args),
     /// Measure this build on this machine
     Bench(bench::Args),
 }
@@ -29,6 +32,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ca(args) => ca::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Switch(args) => switch::run(args),
         Command::Bench(args) => bench::run(args),
     };
     match result {

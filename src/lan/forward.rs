@@ -43,7 +43,9 @@ pub(super) struct Forwarding {
     sent: u64,
     received: u64,
     acknowledged: u64,
-    /// When the guest last acknowledged something, or had nothing to acknowledge.
+    /// There was something for the guest to acknowledge.
+    waited: bool,
+    /// When the guest last acknowledged something, or was first given something to acknowledge.
     progress: Instant,
 }
 
@@ -75,6 +77,7 @@ impl Forwarding {
             sent: 0,
             received: 0,
             acknowledged: 0,
+            waited: false,
             progress: now,
         }
     }
@@ -187,10 +190,10 @@ impl Forwarding {
         let waits = opening
             || socket.send_queue() > 0
             || matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
-        if !waits || acknowledged > self.acknowledged {
+        if !self.waited || acknowledged > self.acknowledged {
             self.progress = now;
         }
-        self.acknowledged = acknowledged;
+        (self.acknowledged, self.waited) = (acknowledged, waits);
         let alive = heard.filter(|_| !opening).map_or(self.progress, |heard| heard.max(self.progress));
         if waits && self.aborted.is_none() && now >= alive + patience {
             self.abort(socket, End::GuestSilent);

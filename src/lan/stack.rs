@@ -16,7 +16,7 @@ use super::fabric::Moved;
 use super::frame::{ARP, HEADER, Header, IPV4};
 use super::neighbours::Neighbours;
 use super::packets::Packets;
-use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
 use smoltcp::time;
@@ -52,7 +52,12 @@ pub(super) struct Stack {
 
 impl Stack {
     pub(super) fn new(config: &SwitchConfig, now: Instant) -> Self {
-        let mut wire = Wire { mtu: config.mtu(), received: Packets::default(), made: Packets::default() };
+        let mut wire = Wire {
+            mtu: config.mtu(),
+            received: Packets::default(),
+            made: Packets::default(),
+            refused: false,
+        };
         let mut settings = Config::new(HardwareAddress::Ip);
         // Initial sequence numbers must not be guessed, nor be the same after a restart of the switch.
         settings.random_seed = RandomState::new().hash_one(std::process::id());
@@ -140,17 +145,22 @@ impl Stack {
         self.sockets.remove(handle);
     }
 
-    /// Does all that is due. Whether anything happened; then there may be more.
-    pub(super) fn poll(&mut self, now: Instant) -> bool {
+    /// Does all that is due.
+    pub(super) fn poll(&mut self, now: Instant) {
         self.neighbours.poll(now);
         let clock = self.clock(now);
-        let result = self.interface.poll(clock, &mut self.wire, &mut self.sockets);
-        while let Some(frame) = self.wire.made.pop() {
-            if let Some(to) = address_at(&frame[HEADER..], 16) {
-                self.neighbours.send(to, frame, now);
+        loop {
+            self.wire.refused = false;
+            self.interface.poll(clock, &mut self.wire, &mut self.sockets);
+            while let Some(frame) = self.wire.made.pop() {
+                if let Some(to) = address_at(&frame[HEADER..], 16) {
+                    self.neighbours.send(to, frame, now);
+                }
+            }
+            if !self.wire.refused {
+                return;
             }
         }
-        result == PollResult::SocketStateChanged
     }
 
     /// The next frame that is ready to go.
@@ -184,6 +194,8 @@ struct Wire {
     received: Packets,
     /// With room in front for an Ethernet header.
     made: Packets,
+    /// There was more to send than a burst.
+    refused: bool,
 }
 
 impl phy::Device for Wire {
@@ -196,7 +208,8 @@ impl phy::Device for Wire {
     }
 
     fn transmit(&mut self, _: time::Instant) -> Option<Transmit<'_>> {
-        (self.made.size() < BURST).then_some(Transmit(&mut self.made))
+        self.refused = self.made.size() >= BURST;
+        (!self.refused).then_some(Transmit(&mut self.made))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

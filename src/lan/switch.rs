@@ -189,11 +189,6 @@ impl Switch {
         receiver.recv().ok()
     }
 
-    /// Whether it still runs; if not, it has said why.
-    pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-
     /// Closes all ports and connections and removes the socket.
     pub fn stop(mut self) {
         self.end();
