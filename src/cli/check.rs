@@ -52,8 +52,19 @@ impl Check {
 
 /// Fails only where a VM could not be run at all.
 pub(crate) fn run(args: Args) -> CliResult {
-    let checks = [vcpu_soft(), vcpu_kvm(), cores(), memory(), socket_buffer("rmem_max"), socket_buffer("wmem_max"), udp(), tcp(), clock()];
-    let is_usable = checks[0].verdict == Verdict::Ok && checks.iter().all(|check| check.what == "vcpu kvm" || check.verdict != Verdict::Missing);
+    let checks = [
+        vcpu_soft(),
+        vcpu_kvm(),
+        cores(),
+        memory(),
+        socket_buffer("rmem_max"),
+        socket_buffer("wmem_max"),
+        udp(),
+        tcp(),
+        clock(),
+    ];
+    let is_usable = checks[0].verdict == Verdict::Ok
+        && checks.iter().all(|check| check.what == "vcpu kvm" || check.verdict != Verdict::Missing);
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::json!({ "usable": is_usable, "checks": checks }))?;
@@ -82,9 +93,11 @@ fn vcpu_kvm() -> Check {
     let build = "this build has no KVM vCPU yet; VMs run with the software vCPU";
     match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Check::hint("vcpu kvm", "/dev/kvm can be opened", build),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Check::hint("vcpu kvm", "/dev/kvm: permission denied", format!("run as a member of group kvm; {build}"))
-        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Check::hint(
+            "vcpu kvm",
+            "/dev/kvm: permission denied",
+            format!("run as a member of group kvm; {build}"),
+        ),
         Err(error) => Check::hint("vcpu kvm", format!("/dev/kvm: {error}"), build),
     }
 }
@@ -92,7 +105,11 @@ fn vcpu_kvm() -> Check {
 fn cores() -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match cores {
-        1 => Check::hint("cores", "1", "a copy of a VM wants one core for its processor, and a little for the network"),
+        1 => Check::hint(
+            "cores",
+            "1",
+            "a copy of a VM wants one core for its processor, and a little for the network",
+        ),
         _ => Check::ok("cores", cores.to_string()),
     }
 }
@@ -103,7 +120,9 @@ fn memory() -> Check {
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     });
     match available.map(|kib| kib >> 10) {
-        Some(mib) if mib < 256 => Check::hint("memory", format!("{mib} MiB available"), "a VM takes its RAM and up to 64 MiB more"),
+        Some(mib) if mib < 256 => {
+            Check::hint("memory", format!("{mib} MiB available"), "a VM takes its RAM and up to 64 MiB more")
+        }
         Some(mib) => Check::ok("memory", format!("{mib} MiB available")),
         None => Check::hint("memory", "unknown", "mount /proc"),
     }
@@ -130,16 +149,20 @@ fn socket_buffer(name: &'static str) -> Check {
 fn udp() -> Check {
     match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) {
         Ok(_) => Check::ok("udp", "sockets can be opened"),
-        Err(error) => Check::missing("udp", error.to_string(), "let this user open UDP sockets: the log goes over QUIC"),
+        Err(error) => {
+            Check::missing("udp", error.to_string(), "let this user open UDP sockets: the log goes over QUIC")
+        }
     }
 }
 
 fn tcp() -> Check {
     match TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)) {
         Ok(_) => Check::ok("tcp", "ports can be opened"),
-        Err(error) => {
-            Check::missing("tcp", error.to_string(), "let this user open TCP ports: a peer's death is noticed through one")
-        }
+        Err(error) => Check::missing(
+            "tcp",
+            error.to_string(),
+            "let this user open TCP ports: a peer's death is noticed through one",
+        ),
     }
 }
 
@@ -147,7 +170,11 @@ fn clock() -> Check {
     let source = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     match source.as_deref().map(str::trim) {
         Ok(source @ ("tsc" | "kvm-clock" | "hyperv_clocksource_tsc_page")) => Check::ok("clock", source),
-        Ok(source) => Check::hint("clock", source, "reading it costs a system call: prefer clocksource=tsc where it is stable"),
+        Ok(source) => Check::hint(
+            "clock",
+            source,
+            "reading it costs a system call: prefer clocksource=tsc where it is stable",
+        ),
         Err(_) => Check::hint("clock", "unknown", "mount /sys"),
     }
 }

@@ -100,12 +100,13 @@ impl Demo {
             disk_mib: 64,
             primary_args,
         })?;
-        self.show.line("a LAN, an arbiter and two hosts; the guest is a key-value store that speaks Redis's protocol");
+        self.show.line(
+            "a LAN, an arbiter and two hosts; the guest is a key-value store that speaks Redis's protocol",
+        );
         hosts.start_primary(1)?;
         hosts.start_secondary(2, 1)?;
         self.show.line(&format!("redis clients may connect to {}", hosts.service()));
-        let protected = |hosts: &Hosts| hosts.running().len() == 2 && hosts.running().values().all(|host| host.protected);
-        if !self.watch(&mut hosts, None, "a protected pair", PATIENCE, protected)? {
+        if !self.watch(&mut hosts, None, "a protected pair", PATIENCE, Hosts::is_protected)? {
             return Ok(None);
         }
         let ready = |hosts: &Hosts| hosts.console().contains("ready");
@@ -113,8 +114,13 @@ impl Demo {
             return Ok(None);
         }
         let start_to_protected = self.started.elapsed();
-        self.show.line(&format!("protected after {:.2} s; the load begins", start_to_protected.as_secs_f64()));
-        let load = Load::start(LoadConfig { address: hosts.service(), connections: args.connections, ..LoadConfig::default() })?;
+        self.show
+            .line(&format!("protected after {:.2} s; the load begins", start_to_protected.as_secs_f64()));
+        let load = Load::start(LoadConfig {
+            address: hosts.service(),
+            connections: args.connections,
+            ..LoadConfig::default()
+        })?;
         let mut failovers = Vec::new();
         let mut log = Carried::default();
         let under_load = Instant::now();
@@ -163,11 +169,13 @@ impl Demo {
         ));
         let returned = Instant::now();
         hosts.start_secondary(victim, heir)?;
-        let protected = |hosts: &Hosts| hosts.running().len() == 2 && hosts.running().values().all(|host| host.protected);
-        if !self.watch(hosts, Some(load), "a protected pair", PATIENCE, protected)? {
+        if !self.watch(hosts, Some(load), "a protected pair", PATIENCE, Hosts::is_protected)? {
             return Ok(None);
         }
-        self.show.line(&format!("{n}: host {victim} is back; protected again after {:.2} s", returned.elapsed().as_secs_f64()));
+        self.show.line(&format!(
+            "{n}: host {victim} is back; protected again after {:.2} s",
+            returned.elapsed().as_secs_f64()
+        ));
         Ok(Some(Failover { client, protocol, protected_again: returned.elapsed() }))
     }
 

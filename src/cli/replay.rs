@@ -3,8 +3,8 @@
 use super::CliResult;
 use comfy_table::{CellAlignment, Table, presets};
 use ft::core::frame::LogEnd;
-use ft::core::recorder::{Replayed, Replayer};
 use ft::core::record::Event;
+use ft::core::recorder::{Replayed, Replayer};
 use ft::core::{Record, units::Seq};
 use ft::recording::RecordingReader;
 use ft::vm::recipe::Recipe;
@@ -113,11 +113,15 @@ fn print(report: &ReplayReport, json: bool) -> Result<(), Box<dyn std::error::Er
         writeln!(out, "{}", serde_json::to_string(report)?)?;
         return Ok(());
     }
-    let ReplayReport { records, instructions, effects, digests, recorded_s, replayed_s, speed, torn } = report;
+    let ReplayReport { records, instructions, effects, digests, recorded_s, replayed_s, speed, torn } =
+        report;
     if let Some(torn) = torn {
         writeln!(out, "{torn}")?;
     }
-    writeln!(out, "{records} records, {instructions} instructions, {effects} effects, {digests} digests: all equal")?;
+    writeln!(
+        out,
+        "{records} records, {instructions} instructions, {effects} effects, {digests} digests: all equal"
+    )?;
     writeln!(out, "recorded in {recorded_s:.1} s, replayed in {replayed_s:.1} s: {speed:.1} times as fast")?;
     Ok(())
 }
@@ -207,7 +211,8 @@ pub(crate) fn inspect(args: InspectArgs) -> CliResult {
     writeln!(out, "{}", table(&kinds))?;
     writeln!(out, "{frames} frames, {frame_bytes} bytes, to {seq} at tick {tick}, clock {seconds:.3} s")?;
     if seconds > 0.0 && tick > 0 {
-        let (rate, density) = (frame_bytes as f64 * 8.0 / seconds / 1e6, frame_bytes as f64 * 1000.0 / tick as f64);
+        let (rate, density) =
+            (frame_bytes as f64 * 8.0 / seconds / 1e6, frame_bytes as f64 * 1000.0 / tick as f64);
         writeln!(out, "{rate:.3} Mbit/s of the machine's time, {density:.4} bytes per 1,000 instructions")?;
     }
     if let Some(torn) = torn {
@@ -216,7 +221,12 @@ pub(crate) fn inspect(args: InspectArgs) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_entry(out: &mut impl io::Write, seq: Seq, record: &Record, json: bool) -> Result<(), Box<dyn std::error::Error>> {
+fn print_entry(
+    out: &mut impl io::Write,
+    seq: Seq,
+    record: &Record,
+    json: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
     let entry = Entry {
         seq: seq.0,
         tick: record.point.tick.0,

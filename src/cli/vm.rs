@@ -37,6 +37,18 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct RecordArgs {
+    /// The recording to make
+    recording: PathBuf,
+    /// The VM's file
+    #[arg(value_name = "VM.toml")]
+    file: PathBuf,
+    /// Report as JSON lines on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct PrimaryArgs {
     #[command(flatten)]
     common: Common,
@@ -59,6 +71,12 @@ pub(crate) struct SecondaryArgs {
 
 pub(crate) fn run(args: RunArgs) -> CliResult {
     start(args.common, Begin::Alone)
+}
+
+pub(crate) fn record(args: RecordArgs) -> CliResult {
+    let RecordArgs { recording, file, json } = args;
+    let common = Common { file, record: Some(recording), heartbeat_ms: 100, json };
+    start(common, Begin::Alone)
 }
 
 pub(crate) fn primary(args: PrimaryArgs) -> CliResult {

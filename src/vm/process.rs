@@ -24,7 +24,7 @@ use ft_vmm::board::{BoardConfig, DiskConfig};
 use ft_vmm::boot::{BootSource, Protocol};
 use ft_vmm::guest_image::BUILT_IN;
 use ft_vmm::machine::{Vm, VmConfig, VmError};
-use ft_vmm::soft::{SoftVcpu, cpu_model};
+use ft_vmm::soft::SoftVcpu;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -170,7 +170,7 @@ pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
         build: env!("CARGO_PKG_VERSION").into(),
         vm: file.name.clone(),
         config: vm.digest(),
-        cpu: cpu_model(),
+        cpu: format!("soft {:016x}", SoftVcpu::cpu_model()),
         tick: "soft".into(),
         ..Profile::default()
     }

@@ -54,7 +54,9 @@ impl Show {
         let host = heard.host;
         match &heard.report {
             Report::Console { text, .. } => {
-                text.lines().filter(|line| !line.trim().is_empty()).for_each(|line| self.line(&format!("guest: {line}")));
+                text.lines()
+                    .filter(|line| !line.trim().is_empty())
+                    .for_each(|line| self.line(&format!("guest: {line}")));
             }
             Report::Power { what } => self.line(&format!("host {host}: the guest: {what}")),
             Report::Failed { reason } | Report::RecordingFailed { reason } | Report::Halted { reason } => {
@@ -113,6 +115,10 @@ fn describe(host: u64, state: Option<&HostState>) -> String {
         (false, true) => "secondary",
         (false, false) => "joining",
     };
-    let lag = if *live { format!("    lag {:>6.1} ms    pace {:>3} %", *lag_us as f64 / 1000.0, pace / 10) } else { String::new() };
+    let lag = if *live {
+        format!("    lag {:>6.1} ms    pace {:>3} %", *lag_us as f64 / 1000.0, pace / 10)
+    } else {
+        String::new()
+    };
     format!("host {host}    {role:<9}  term {term}    {:>9.1} M instructions{lag}", *tick as f64 / 1e6)
 }

@@ -43,7 +43,8 @@ impl Summary {
         seconds: f64,
     ) -> Self {
         let ms = |span: Duration| (span.as_secs_f64() * 10_000.0).round() / 10.0;
-        let all = |pick: fn(&Failover) -> Duration| failovers.iter().map(|one| ms(pick(one))).collect::<Vec<_>>();
+        let all =
+            |pick: fn(&Failover) -> Duration| failovers.iter().map(|one| ms(pick(one))).collect::<Vec<_>>();
         Self {
             vcpu,
             failovers: failovers.len(),
@@ -71,7 +72,8 @@ impl Summary {
         if json {
             return writeln!(out, "{}", serde_json::to_string(self)?);
         }
-        let list = |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join("  ");
+        let list =
+            |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join("  ");
         writeln!(out)?;
         writeln!(out, "vcpu                  {}", self.vcpu)?;
         writeln!(out, "failovers             {}", self.failovers)?;
