@@ -45,7 +45,7 @@ impl Outbox {
 
     /// The number of a new operation.
     pub fn next_op(&mut self) -> OpId {
-        self.last_op += 1;
+        self.last_op = self.last_op.wrapping_add(1);
         OpId(self.last_op)
     }
 

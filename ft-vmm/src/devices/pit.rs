@@ -72,7 +72,7 @@ impl PitState {
             0x40..=0x42 => self.channels[usize::from(port & 3)].read(now),
             0x61 => {
                 // Bit 4 toggles with each refresh of memory that channel 1 would have asked for.
-                let refresh = (now / 18 & 1) as u8;
+                let refresh = ((now / 18) & 1) as u8;
                 self.port_61 | refresh << 4 | u8::from(self.channels[2].output(now)) << 5
             }
             _ => 0xff,

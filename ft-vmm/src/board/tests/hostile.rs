@@ -238,6 +238,21 @@ fn indirect_tables_are_followed_within_the_queues_size() {
     assert_eq!(rig.read(BLOCK, 0x070) & NEEDS_RESET, NEEDS_RESET);
 }
 
+/// What the device writes is the ring's own index: without a bound the driver would get a turn for every two bytes that somebody types.
+#[test]
+fn a_ring_that_the_device_is_made_to_write_turns_once() {
+    let mut rig = Rig::new(&config());
+    let mut ring = rig.drive(CONSOLE, 2).remove(0);
+    let typed: Vec<u8> = (2u16..40).flat_map(u16::to_le_bytes).collect();
+    rig.apply(Event::Console { device: 1, bytes: Bytes::from(typed) });
+    let gpa = rings_gpa(CONSOLE, 0);
+    write_descriptor(&rig, gpa, 0, (gpa + 0x1002, 2, 2, 0));
+    ring.publish(&mut rig, 0);
+    ring.notify(&mut rig);
+    assert_eq!(ring.used(&rig).len(), usize::from(RING_SIZE));
+    assert_eq!(rig.read(CONSOLE, 0x070) & NEEDS_RESET, NEEDS_RESET);
+}
+
 #[test]
 fn r9_requests_wait_while_much_is_under_way() {
     let mut rig = Rig::new(&config());

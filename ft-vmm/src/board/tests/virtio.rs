@@ -126,7 +126,7 @@ fn reads_complete_with_their_data() {
     let effect = rig.effect();
     assert_eq!(effect.kind, EffectKind::BlockRead);
     assert_eq!(effect.payload[..], [&5u64.to_le_bytes()[..], &1024u32.to_le_bytes()].concat());
-    assert_eq!(rig.board.in_flight(), [effect.clone()]);
+    assert_eq!(rig.board.in_flight(), std::slice::from_ref(&effect));
     assert_eq!(ring.used(&rig), []);
     let data: Vec<u8> = (0..1024).map(|n| (n / 5) as u8).collect();
     rig.apply(done(effect.op, 0, &data));

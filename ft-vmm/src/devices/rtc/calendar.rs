@@ -22,7 +22,7 @@ impl Format {
     pub(super) const BINARY: u8 = 1 << 2;
 
     fn encode(self, value: u8) -> u8 {
-        if self.0 & Self::BINARY != 0 { value } else { value / 10 << 4 | value % 10 }
+        if self.0 & Self::BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn decode(self, byte: u8) -> u8 {

@@ -119,6 +119,7 @@ impl<D: Device> Slot<D> {
         if !self.is_live() {
             return;
         }
+        self.queues.iter_mut().for_each(VirtQueue::begin);
         let mut io = Io { queues: &mut self.queues, memory, outbox };
         let result = work(&mut self.device, &mut io);
         // Every queue is asked: what it gave back is then told.

@@ -37,6 +37,8 @@ pub struct VirtQueue {
     queue: Queue,
     /// Buffers were given back since the device began to work: whether the driver wants to hear of it is still to be asked.
     gave_back: bool,
+    /// Chains that may still be popped while the device works: one turn of the ring, even if what the device writes is the ring.
+    turn: u16,
 }
 
 impl VirtQueue {
@@ -46,7 +48,7 @@ impl VirtQueue {
     /// When that is not a power of two up to 32768.
     pub fn new(size_max: u16) -> Self {
         let queue = Queue::new(size_max).expect("device types have valid queue sizes");
-        Self { queue, gave_back: false }
+        Self { queue, gave_back: false, turn: 0 }
     }
 
     /// Whether the driver has set it up.
@@ -93,6 +95,11 @@ impl VirtQueue {
         self.queue.set_used_ring_address(low, high);
     }
 
+    /// The device begins to work.
+    pub(super) fn begin(&mut self) {
+        self.turn = self.queue.size();
+    }
+
     /// The next chain that the driver has made available.
     ///
     /// # Errors
@@ -102,13 +109,15 @@ impl VirtQueue {
             return Ok(None);
         }
         let size = self.queue.size();
-        let chain = self.queue.iter(memory).map_err(|_| Broken)?.next();
-        chain.map(|chain| Chain::collect(chain, size, memory)).transpose()
+        let Some(chain) = self.queue.iter(memory).map_err(|_| Broken)?.next() else { return Ok(None) };
+        self.turn = self.turn.checked_sub(1).ok_or(Broken)?;
+        Chain::collect(chain, size, memory).map(Some)
     }
 
     /// Leaves the chain that was popped last for later.
     pub fn unpop(&mut self) {
         self.queue.go_to_previous_position();
+        self.turn += 1;
     }
 
     /// Gives a chain back, of which `written` bytes were written.
