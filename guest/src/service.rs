@@ -1,7 +1,10 @@
 //! The store as clients see it at one moment: what a command needs beside its arguments.
 
-use crate::store::{Full, Limits, NEVER, Store, cost};
+use crate::log::record::Record;
+use crate::log::{Log, Request};
+use crate::store::{Full, Store, cost};
 use crate::store::{ALLOCATION_OVERHEAD_MAX, DEADLINE_COST, RECORD_OVERHEAD_BYTES};
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -45,14 +48,36 @@ pub struct Service {
     pub(crate) store: Store,
     /// What was counted.
     pub counters: Counters,
+    /// Where changes are kept, if there is a disk.
+    log: Option<Log>,
     /// The present moment: the same for all commands until [`Service::set_now`].
     pub(crate) now: Now,
 }
 
 impl Service {
-    /// An empty store.
-    pub fn new(limits: Limits) -> Self {
-        Self { store: Store::new(limits), counters: Counters::default(), now: Now::default() }
+    /// A store that keeps its changes in `log`, which it was read from.
+    pub fn new(store: Store, log: Option<Log>) -> Self {
+        Self { store, log, counters: Counters::default(), now: Now::default() }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the disk should do next.
+    pub fn poll_log(&mut self) -> Option<Request> {
+        self.log.as_mut()?.poll(&self.store)
+    }
+
+    /// The log, if there is one.
+    pub fn log_mut(&mut self) -> Option<&mut Log> {
+        self.log.as_mut()
+    }
+
+    /// Whether no more commands should be executed before the disk has caught up.
+    pub fn is_congested(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::is_congested)
     }
 
     /// Time goes on; what has expired by now is gone, so that commands need not ask.
@@ -70,8 +95,13 @@ impl Service {
     /// # Errors
     /// What is full.
     pub(crate) fn admit(&self, key_bytes: usize, value_bytes: usize) -> Result<(), Full> {
+        self.is_writable()?;
         let record = (key_bytes + value_bytes) as u64 + RECORD_OVERHEAD_BYTES;
         self.store.admit(cost(key_bytes, value_bytes) + DEADLINE_COST, record)
+    }
+
+    fn is_writable(&self) -> Result<(), Full> {
+        if self.log.as_ref().is_some_and(Log::has_failed) { Err(Full::Disk) } else { Ok(()) }
     }
 
     /// The same for so many entries with so many bytes in all.
@@ -79,6 +109,7 @@ impl Service {
     /// # Errors
     /// What is full.
     pub(crate) fn admit_many(&self, entries: usize, key_bytes: usize, value_bytes: usize) -> Result<(), Full> {
+        self.is_writable()?;
         let one = cost(0, 0) + DEADLINE_COST + 2 * ALLOCATION_OVERHEAD_MAX;
         let bytes = (key_bytes + value_bytes) as u64;
         self.store.admit(entries as u64 * one + bytes, entries as u64 * RECORD_OVERHEAD_BYTES + bytes)
@@ -94,48 +125,81 @@ impl Service {
 
     /// Whether changes are kept on a disk.
     pub(crate) fn has_disk(&self) -> bool {
-        false
+        self.log.is_some()
     }
 
     /// The lines of INFO on the log.
     pub(crate) fn log_info(&self) -> String {
-        "aof_enabled:0\r\n".into()
+        let Some(log) = &self.log else { return "aof_enabled:0\r\n".into() };
+        format!(
+            "aof_enabled:1\r\naof_rewrite_in_progress:{}\r\naof_rewrites:{}\r\naof_last_write_status:{}\r\n\
+             aof_current_size:{}\r\naof_area_size:{}\r\naof_base_size:{}\r\n",
+            u8::from(log.is_compacting()),
+            log.compactions(),
+            if log.has_failed() { "err" } else { "ok" },
+            log.used_bytes(),
+            log.area_bytes(),
+            self.store.record_bytes()
+        )
     }
-
-    /// What was changed so far shall be on the disk soon.
-    pub(crate) fn save_soon(&mut self) {}
 
     /// What was changed so far shall be on the disk soon. Returns what to ask [`Service::is_saved`] with.
     pub(crate) fn save(&mut self) -> u64 {
-        0
+        self.log.as_mut().map_or(0, Log::save)
     }
 
-    /// Whether everything up to `ticket` is on the disk.
-    pub(crate) fn is_saved(&self, _ticket: u64) -> bool {
-        true
+    /// Whether everything up to `ticket` is on the disk; without a disk there is nothing to wait for.
+    ///
+    /// # Errors
+    /// When it never will be.
+    pub(crate) fn is_saved(&self, ticket: u64) -> Result<bool, Full> {
+        match &self.log {
+            Some(log) if log.has_failed() => Err(Full::Disk),
+            log => Ok(log.as_ref().is_none_or(|log| log.is_saved(ticket))),
+        }
+    }
+
+    fn record(&mut self, record: Record<'_>) {
+        if let Some(log) = &mut self.log {
+            log.append(record);
+        }
     }
 
     pub(crate) fn set(&mut self, key: &[u8], value: &[u8], deadline: u64) {
         self.store.set(key, value, deadline);
+        self.record(Record::Set { key, value, deadline });
     }
 
     pub(crate) fn append(&mut self, key: &[u8], tail: &[u8]) -> usize {
-        self.store.append(key, tail)
+        let bytes = self.store.append(key, tail);
+        self.record(Record::Append { key, tail });
+        bytes
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
-        self.store.remove(key)
+        let removed = self.store.remove(key);
+        if removed {
+            self.record(Record::Remove { key });
+        }
+        removed
     }
 
     pub(crate) fn set_deadline(&mut self, key: &[u8], deadline: u64) -> bool {
         // A deadline that has passed already is a removal.
-        if deadline != NEVER && deadline <= self.now.unix_ms() {
+        if deadline <= self.now.unix_ms() {
             return self.remove(key);
         }
-        self.store.set_deadline(key, deadline)
+        let found = self.store.set_deadline(key, deadline);
+        if found {
+            self.record(Record::Deadline { key, deadline });
+        }
+        found
     }
 
     pub(crate) fn clear(&mut self) {
-        self.store.clear();
+        if !self.store.is_empty() {
+            self.store.clear();
+            self.record(Record::Clear);
+        }
     }
 }

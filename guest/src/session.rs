@@ -3,7 +3,7 @@
 //! Invariant: replies are in the order of requests. While more than [`OUTPUT_BYTES_HIGH`] of replies wait to be taken, or a SAVE is not
 //! done, no further request is executed; what has been received stays where it is.
 
-use crate::commands::{After, Client, execute};
+use crate::commands::{After, Client, Refusal, execute};
 use crate::resp::{Parsed, Parser, Reply};
 use crate::service::Service;
 use alloc::vec::Vec;
@@ -164,10 +164,18 @@ impl Session {
     }
 
     fn finish_saving(&mut self, service: &Service) {
-        let State::Saving { ticket, then, .. } = self.state else { return };
-        if service.is_saved(ticket) {
-            self.shutdown = then == After::Shutdown;
-            self.state = if self.shutdown { State::Closing } else { State::Open };
+        let State::Saving { ticket, then, held_from } = self.state else { return };
+        match service.is_saved(ticket) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.shutdown = then == After::Shutdown;
+                self.state = if self.shutdown { State::Closing } else { State::Open };
+            }
+            Err(full) => {
+                self.reply.bytes.truncate(held_from);
+                self.reply.error(Refusal::Full(full));
+                self.state = State::Open;
+            }
         }
     }
 

@@ -150,6 +150,11 @@ impl Store {
         self.limits
     }
 
+    /// Sets how much may be kept. What is there stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// The entry of a key.
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
         self.entries.get(&(self.hash)(key))?.chain().find(|entry| *entry.key == *key)

@@ -54,7 +54,7 @@ pub(super) fn save<'a>(call: &mut Call<'a>) -> Outcome<'a> {
 
 pub(super) fn bgsave<'a>(call: &mut Call<'a>) -> Outcome<'a> {
     // Everything is on its way to the disk all the time.
-    call.service.save_soon();
+    call.service.save();
     call.reply.simple("Background saving started");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! `unsafe` is here only: in access to ports, device registers, queues shared with devices, and the functions on memory.
 
+pub(crate) mod block;
 pub(crate) mod boot;
 pub(crate) mod clock;
 pub(crate) mod cpu;

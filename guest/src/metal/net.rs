@@ -7,6 +7,8 @@ use smoltcp::time::Instant;
 
 const SLOT: usize = 0;
 const DEVICE_ID: u32 = 1;
+/// Its line.
+pub(crate) const LINE: u16 = 1 << 5;
 const FEATURE_MAC: u32 = 1 << 5;
 const QUEUE_RECEIVE: u32 = 0;
 const QUEUE_TRANSMIT: u32 = 1;

@@ -14,15 +14,16 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
 
-const PORT: u16 = 6379;
-/// Connections at a time.
-pub(crate) const CONNECTIONS_MAX: usize = 256;
+/// Where it listens.
+pub(crate) const PORT: u16 = 6379;
+/// Connections at a time, if there is memory for them.
+const CONNECTIONS_MAX: usize = 256;
 /// Frames taken in at a time, and sockets that listen.
 const BATCH: usize = 32;
 const RECEIVE_BYTES: usize = 32 * 1024;
 const SEND_BYTES: usize = 64 * 1024;
 /// Memory of a connection's buffers.
-pub(crate) const CONNECTION_BYTES: usize = RECEIVE_BYTES + SEND_BYTES;
+const CONNECTION_BYTES: usize = RECEIVE_BYTES + SEND_BYTES;
 /// A client that does not acknowledge anything for so long is gone.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -38,6 +39,7 @@ pub(crate) struct Server {
     interface: Interface,
     sockets: SocketSet<'static>,
     connections: Vec<Connection>,
+    connections_max: usize,
     /// Memory for buffers of sessions.
     buffer_bytes: usize,
     next_id: u64,
@@ -62,6 +64,7 @@ impl Server {
             interface,
             sockets: SocketSet::new(Vec::new()),
             connections: Vec::new(),
+            connections_max: CONNECTIONS_MAX.min(buffer_bytes / CONNECTION_BYTES).max(BATCH * 2),
             buffer_bytes,
             next_id: 1,
         };
@@ -78,6 +81,10 @@ impl Server {
     pub(crate) fn poll(&mut self, now: Now, service: &mut Service) -> bool {
         let now = instant(now);
         let mut more = false;
+        if service.is_congested() {
+            // The disk's interrupts and the timer's come back to this.
+            return false;
+        }
         for taken in 0..BATCH {
             let result = self.interface.poll_ingress_single(now, &mut self.card, &mut self.sockets);
             if matches!(result, PollIngressSingleResult::None) {
@@ -134,7 +141,7 @@ impl Server {
         });
         let listening = |connection: &&Connection| connection.session.is_none();
         let mut count = self.connections.iter().filter(listening).count();
-        while count < BATCH && self.connections.len() < CONNECTIONS_MAX {
+        while count < BATCH && self.connections.len() < self.connections_max {
             self.connections.push(Connection { socket: self.sockets.add(listener()), session: None });
             count += 1;
         }
