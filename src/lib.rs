@@ -18,4 +18,6 @@ pub mod driver;
 
 pub mod lan;
 
+pub mod load;
+
 pub mod recording;
