@@ -20,4 +20,6 @@ pub mod driver;
 
 pub mod lan;
 
+pub mod load;
+
 pub mod recording;
