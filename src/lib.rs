@@ -16,6 +16,8 @@ pub use ft_net as net;
 
 pub mod arbiter;
 
+pub mod demo;
+
 pub mod driver;
 
 pub mod lan;
@@ -23,3 +25,5 @@ pub mod lan;
 pub mod load;
 
 pub mod recording;
+
+pub mod vm;

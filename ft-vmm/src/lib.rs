@@ -14,6 +14,6 @@ pub mod guest_image;
 pub mod machine;
 pub mod ram;
 pub mod sections;
-mod soft;
+pub mod soft;
 mod transfer;
 pub mod vcpu;
