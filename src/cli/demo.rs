@@ -6,7 +6,7 @@ mod summary;
 use super::CliResult;
 use crossbeam::channel::Receiver;
 use ft::demo::{Hosts, HostsConfig};
-use ft::load::{Load, LoadConfig, LoadMark};
+use ft::load::{Load, LoadConfig, Mark};
 use ft::vm::report::Report;
 use nix::sys::signal::Signal;
 use show::Show;
@@ -116,11 +116,8 @@ impl Demo {
         let start_to_protected = self.started.elapsed();
         self.show
             .line(&format!("protected after {:.2} s; the load begins", start_to_protected.as_secs_f64()));
-        let load = Load::start(LoadConfig {
-            address: hosts.service(),
-            connections: args.connections,
-            ..LoadConfig::default()
-        })?;
+        let load =
+            Load::start(LoadConfig { connections: args.connections, ..LoadConfig::new(hosts.service()) })?;
         let mut failovers = Vec::new();
         let mut log = Carried::default();
         let under_load = Instant::now();
@@ -138,7 +135,7 @@ impl Demo {
         log.take_in(&hosts);
         let seconds = under_load.elapsed().as_secs_f64();
         self.show.line("the load ends; every key and every counter is read back");
-        let report = load.finish()?;
+        let report = load.finish();
         self.show.end();
         drop(hosts);
         Ok(Some(Summary::new("soft", start_to_protected, failovers, report, log.bytes, seconds)))
@@ -148,7 +145,7 @@ impl Demo {
     fn fail_over(&mut self, hosts: &mut Hosts, load: &Load, n: u32) -> Outcome<Option<Failover>> {
         let victim = hosts.live().ok_or("no host is live")?;
         let heir = 3 - victim;
-        let mark: LoadMark = load.mark();
+        let mark: Mark = load.mark();
         let killed = Instant::now();
         hosts.signal(victim, Signal::SIGKILL)?;
         self.show.line(&format!("{n}: host {victim}, the primary, is killed"));
@@ -160,7 +157,7 @@ impl Demo {
         if !self.pass(hosts, load, BETWEEN)? {
             return Ok(None);
         }
-        let client = load.longest_gap_since(mark);
+        let client = load.gap_since(mark);
         let ms = |span: Duration| span.as_secs_f64() * 1000.0;
         self.show.line(&format!(
             "{n}: host {heir} is live after {:.1} ms; the longest wait of a client was {:.1} ms",

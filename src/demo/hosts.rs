@@ -143,7 +143,8 @@ impl Hosts {
                 disk: Some(DiskFile { path: config.dir.join("disk.img"), mib: config.disk_mib }),
                 cluster: Some(Cluster { arbiter: arbiter.clone(), credentials, hosts: hosts.clone() }),
             };
-            let text = toml::to_string(&file).map_err(|error| io_error("write a VM file", io::Error::other(error)))?;
+            let text = toml::to_string(&file)
+                .map_err(|error| io_error("write a VM file", io::Error::other(error)))?;
             let path = vm_file(&config.dir, host.id);
             std::fs::write(&path, text).map_err(|source| io_error("write a VM file", source))?;
         }

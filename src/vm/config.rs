@@ -111,10 +111,12 @@ impl TryFrom<String> for Mac {
             .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten())
             .collect();
         match parts[..] {
-            [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] if a & 1 == 0 => Ok(Self([a, b, c, d, e, f])),
-            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => {
-                Err(format!("{text} is a group address: choose one whose first byte is even, such as 52:54:00:12:34:56"))
+            [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] if a & 1 == 0 => {
+                Ok(Self([a, b, c, d, e, f]))
             }
+            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => Err(format!(
+                "{text} is a group address: choose one whose first byte is even, such as 52:54:00:12:34:56"
+            )),
             _ => Err(format!("{text:?} is no Ethernet address: write six bytes, such as 52:54:00:12:34:56")),
         }
     }
@@ -200,7 +202,11 @@ impl VmFile {
 
     fn check(&self) -> Result<(), String> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(is_plain) || self.name.starts_with('.') {
+        if self.name.is_empty()
+            || self.name.len() > 64
+            || !self.name.chars().all(is_plain)
+            || self.name.starts_with('.')
+        {
             return Err(format!(
                 "name = {:?}: choose letters, digits, - _ and . (64 at most, no . in front)",
                 self.name
@@ -210,7 +216,9 @@ impl VmFile {
             return Err(format!("ram_mib = {}: choose 1 to 3072", self.ram_mib));
         }
         if (self.guest.kind == GuestKind::BuiltIn) != self.guest.image.is_none() {
-            return Err("guest: give an image for kind = \"flat\" and \"linux\", and none for \"built-in\"".into());
+            return Err(
+                "guest: give an image for kind = \"flat\" and \"linux\", and none for \"built-in\"".into()
+            );
         }
         if self.disk.as_ref().is_some_and(|disk| !(1..=1 << 22).contains(&disk.mib)) {
             return Err("disk: choose mib = 1 to 4194304".into());
@@ -219,7 +227,9 @@ impl VmFile {
         let ids: BTreeSet<u64> = cluster.hosts.iter().map(|host| host.id).collect();
         let names: BTreeSet<&str> = cluster.hosts.iter().map(|host| &host.name[..]).collect();
         if ids.len() != cluster.hosts.len() || names.len() != cluster.hosts.len() || ids.len() < 2 {
-            return Err("cluster.hosts: list at least two hosts, each with an id and a name of its own".into());
+            return Err(
+                "cluster.hosts: list at least two hosts, each with an id and a name of its own".into()
+            );
         }
         Ok(())
     }
@@ -230,8 +240,9 @@ impl VmFile {
         paths.extend(&mut self.guest.initrd);
         paths.extend(self.net.as_mut().map(|net| &mut net.switch));
         paths.extend(self.disk.as_mut().map(|disk| &mut disk.path));
-        paths.extend(self.cluster.as_mut().map(|cluster| &mut cluster.arbiter));
-        paths.extend(self.cluster.as_mut().map(|cluster| &mut cluster.credentials));
+        if let Some(Cluster { arbiter, credentials, .. }) = &mut self.cluster {
+            paths.extend([arbiter, credentials]);
+        }
         for path in paths {
             *path = dir.join(&*path);
         }

@@ -79,7 +79,7 @@ impl Drop for Disk {
 
 fn serve(file: &File, queue: &Receiver<Effect>, stopped: &Receiver<()>, events: &Sender<Event>) {
     loop {
-        crossbeam::select_biased! {
+        crossbeam::channel::select_biased! {
             recv(stopped) -> _ => return,
             recv(queue) -> operation => {
                 let Ok(operation) = operation else { return };

@@ -63,7 +63,9 @@ impl HostEnds {
                     port.announce(Mac(*mac));
                     self.attached.net = Some(port);
                 }
-                Err(reason) => self.give_up(format!("cannot reach the switch at {}: {reason}", socket.display())),
+                Err(reason) => {
+                    self.give_up(format!("cannot reach the switch at {}: {reason}", socket.display()))
+                }
             }
         }
         if let Some(path) = &self.outside.disk {

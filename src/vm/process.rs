@@ -8,7 +8,7 @@ use super::report::{Report, Reporter};
 use crate::arbiter::DirArbiter;
 use crate::driver::{Driver, now};
 use crate::recording::{RecordingError, RecordingWriter};
-use crossbeam::channel::{Receiver, bounded, unbounded};
+use crossbeam::channel::{Receiver, bounded};
 use ft_core::arbiter::{Arbiter, ClaimOutcome, MemoryArbiter};
 use ft_core::config::Config;
 use ft_core::error::{HaltReason, Misuse};
@@ -141,7 +141,8 @@ impl From<RecipeError> for RunError {
 /// [`RunError::File`].
 pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
     let read = |path: &Path| {
-        let bytes = std::fs::read(path).map_err(|source| RunError::File { doing: "read", path: path.into(), source });
+        let bytes =
+            std::fs::read(path).map_err(|source| RunError::File { doing: "read", path: path.into(), source });
         bytes.map(Arc::<[u8]>::from)
     };
     let image = file.guest.image.as_deref().map(read).transpose()?;
@@ -231,7 +232,7 @@ impl<F: FnMut(Term, NodeId) -> ClaimOutcome> Arbiter for Asked<F> {
 fn either(a: Receiver<()>, b: Receiver<()>) -> io::Result<Receiver<()>> {
     let (open, closed) = bounded::<()>(0);
     let wait = move || {
-        crossbeam::select! {
+        crossbeam::channel::select! {
             recv(a) -> _ => {}
             recv(b) -> _ => {}
         }
@@ -284,7 +285,9 @@ impl<'a> Place<'a> {
     fn network(&self) -> Result<(Network, Receiver<NetEvent>), RunError> {
         let NodeId { host, incarnation } = self.node;
         let (identity, listen, peers) = match self.cluster {
-            Some((cluster, own)) => (Identity::load(&cluster.credentials)?, own.address, self.peers(cluster)?),
+            Some((cluster, own)) => {
+                (Identity::load(&cluster.credentials)?, own.address, self.peers(cluster)?)
+            }
             // Nobody will call: an identity for the port, and no peers.
             None => (throw_away()?, ([127, 0, 0, 1], 0).into(), BTreeMap::new()),
         };
@@ -308,7 +311,8 @@ impl<'a> Place<'a> {
             return Ok((Box::new(MemoryArbiter::default()), None));
         };
         let path = &cluster.arbiter;
-        let failed = |source| RunError::File { doing: "use the arbiter's directory", path: path.clone(), source };
+        let failed =
+            |source| RunError::File { doing: "use the arbiter's directory", path: path.clone(), source };
         let arbiter = DirArbiter::open(path, vm).map_err(failed)?;
         let last = arbiter.last().map_err(failed)?;
         Ok((Box::new(arbiter), last))
@@ -316,7 +320,7 @@ impl<'a> Place<'a> {
 }
 
 fn throw_away() -> Result<Identity, RunError> {
-    let ca = ClusterCa::generate("alone", DAY, SystemTime::now())?;
+    let ca = ClusterCa::generate("alone", 2 * DAY, SystemTime::now())?;
     let name = "alone".parse()?;
     Ok(ca.issue(&name, DAY)?.identity()?)
 }

@@ -110,13 +110,15 @@ impl From<&Notice> for Report {
             Notice::Following(host) => Self::Following { primary: host.0 },
             Notice::Promoting(term) => Self::Promoting { term: term.0 },
             Notice::Halted(reason) => Self::Halted { reason: chain(reason) },
-            Notice::Seeding(host) => Self::Notice { text: format!("host {} is being given the state", host.0) },
+            Notice::Seeding(host) => {
+                Self::Notice { text: format!("host {} is being given the state", host.0) }
+            }
             Notice::SeedingFailed(host, why) => {
                 Self::Notice { text: format!("host {} could not be given the state: {why}", host.0) }
             }
-            Notice::Contested(host) => {
-                Self::Notice { text: format!("contact with host {} is lost: effects wait for the arbiter", host.0) }
-            }
+            Notice::Contested(host) => Self::Notice {
+                text: format!("contact with host {} is lost: effects wait for the arbiter", host.0),
+            },
             Notice::Reunited(host) => Self::Notice { text: format!("host {} is back in contact", host.0) },
             Notice::Resigned(host, why) => Self::Notice { text: format!("host {} gave up: {why}", host.0) },
             Notice::Renounced(term) => {
@@ -174,7 +176,9 @@ impl Reporter {
                 Report::Notice { text } => writeln!(error, "ft: {text}"),
                 Report::Power { what } => writeln!(error, "ft: the guest: {what}"),
                 Report::Failed { reason } => writeln!(error, "ft: {reason}"),
-                Report::RecordingFailed { reason } => writeln!(error, "ft: the recording ends here: {reason}"),
+                Report::RecordingFailed { reason } => {
+                    writeln!(error, "ft: the recording ends here: {reason}")
+                }
             };
         })
     }

@@ -236,8 +236,8 @@ fn unknown(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 /// For families: the mnemonics that do nothing here.
 pub(crate) fn is_hint(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{
-        Clflush, Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0,
-        Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1, Reservednop, Sfence,
+        Clflush, Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1,
+        Prefetcht2, Prefetchw, Prefetchwt1, Reservednop, Sfence,
     };
     matches!(
         mnemonic,

@@ -73,8 +73,11 @@ pub(crate) fn enter(cpu: &mut Cpu, env: &mut Env<'_>, event: &Exception, cause: 
     }
     let user = cpu.tlb.user();
     cpu.tlb.put_user(false);
-    let entered =
-        if cpu.long_mode() { enter_long(cpu, env, event, cause) } else { enter_legacy(cpu, env, event, cause) };
+    let entered = if cpu.long_mode() {
+        enter_long(cpu, env, event, cause)
+    } else {
+        enter_legacy(cpu, env, event, cause)
+    };
     if entered.is_err() {
         cpu.tlb.put_user(user);
     }

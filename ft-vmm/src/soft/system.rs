@@ -120,16 +120,11 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
         Mnemonic::Rdpmc => decoding.run(rdpmc),
         Mnemonic::Wbinvd | Mnemonic::Invd => decoding.run(wbinvd),
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => decoding.run_last(decode::undefined),
-        _ => [
-            registers::decode,
-            tables::decode,
-            msr::decode,
-            syscall::decode,
-            fxstate::decode,
-            legacy::decode,
-        ]
-        .iter()
-        .find_map(|family| family(decoding)),
+        _ => {
+            [registers::decode, tables::decode, msr::decode, syscall::decode, fxstate::decode, legacy::decode]
+                .iter()
+                .find_map(|family| family(decoding))
+        }
     }
 }
 

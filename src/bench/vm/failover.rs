@@ -44,7 +44,7 @@ impl Bench<'_> {
             })?;
             live.push(ms(heard.at.saturating_duration_since(killed)));
             listen_for(&mut hosts, BETWEEN);
-            client.push(ms(load.longest_gap_since(mark)));
+            client.push(ms(load.gap_since(mark)));
             let returned = Instant::now();
             hosts.start_secondary(victim, heir)?;
             hosts.wait_until("a protected pair", PATIENCE, Hosts::is_protected)?;

@@ -90,9 +90,9 @@ impl Bench<'_> {
                 }
                 let load = self.load(&hosts)?;
                 listen_for(&mut hosts, self.plan.window / 4);
-                let ops = load.ops();
+                let ops = load.progress().ops;
                 let window = self.window(&mut hosts)?;
-                rates.push((load.ops() - ops) as f64 / window.seconds);
+                rates.push((load.progress().ops - ops) as f64 / window.seconds);
                 if protected {
                     busy.push(window.log_mbit_s());
                     let pid = hosts.pid(1);
@@ -143,11 +143,7 @@ impl Bench<'_> {
     }
 
     pub(super) fn load(&self, hosts: &Hosts) -> Measured<Load> {
-        let config = LoadConfig {
-            address: hosts.service(),
-            connections: self.plan.connections,
-            ..LoadConfig::default()
-        };
+        let config = LoadConfig { connections: self.plan.connections, ..LoadConfig::new(hosts.service()) };
         Load::start(config).map_err(|error| scratch(std::io::Error::other(error.to_string())))
     }
 
@@ -188,8 +184,8 @@ pub(super) fn listen_for(hosts: &mut Hosts, span: Duration) {
 
 /// Ends a load, which must have found nothing wrong: a figure of a broken store is none.
 pub(super) fn finish(load: Load) -> Measured<()> {
-    let report = load.finish().map_err(|error| scratch(std::io::Error::other(error.to_string())))?;
-    if report.errors + report.lost + report.duplicated > 0 {
+    let report = load.finish();
+    if !report.is_clean() {
         return Err(scratch(std::io::Error::other(format!("the load found errors: {report:?}"))));
     }
     Ok(())

@@ -79,7 +79,7 @@ impl Show {
             bar.set_message(describe(*host, hosts.running().get(host)));
         }
         let Some(load) = load else { return };
-        let (now, ops) = (Instant::now(), load.ops());
+        let (now, ops) = (Instant::now(), load.progress().ops);
         let log = hosts.live().and_then(|host| hosts.running().get(&host)?.status.clone());
         let log_bytes = if let Some(Report::Status { log_bytes, .. }) = log { log_bytes } else { 0 };
         if let Some((then, ops_before, log_before)) = live.before.replace((now, ops, log_bytes)) {

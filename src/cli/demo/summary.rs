@@ -24,6 +24,10 @@ pub(super) struct Summary {
     errors: u64,
     lost: u64,
     duplicated: u64,
+    /// Replies that were nothing that anybody wrote, or in another order, and keys that could not be read back.
+    wrong: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stories: Vec<String>,
     failover_client_ms: Vec<f64>,
     failover_protocol_ms: Vec<f64>,
     protected_again_ms: Vec<f64>,
@@ -50,8 +54,10 @@ impl Summary {
             failovers: failovers.len(),
             ops: load.ops,
             errors: load.errors,
-            lost: load.lost,
-            duplicated: load.duplicated,
+            lost: load.faults.lost,
+            duplicated: load.faults.duplicated,
+            wrong: load.faults.misordered + load.faults.corrupted + load.keys_not_read_back as u64,
+            stories: load.stories,
             failover_client_ms: all(|one| one.client),
             failover_protocol_ms: all(|one| one.protocol),
             protected_again_ms: all(|one| one.protected_again),
@@ -64,7 +70,7 @@ impl Summary {
 
     /// Whether no acknowledged write was lost or doubled, and no client saw an error.
     pub(super) fn is_clean(&self) -> bool {
-        self.lost == 0 && self.duplicated == 0 && self.errors == 0
+        self.lost == 0 && self.duplicated == 0 && self.wrong == 0 && self.errors == 0
     }
 
     pub(super) fn print(&self, json: bool) -> io::Result<()> {
@@ -82,7 +88,11 @@ impl Summary {
         writeln!(out, "  protected again     {} ms", list(&self.protected_again_ms))?;
         writeln!(out, "operations            {} ({:.0} a second)", self.ops, self.ops_per_s)?;
         writeln!(out, "log                   {} bytes, {:.3} Mbit/s", self.log_bytes, self.log_mbit_s)?;
+        for story in &self.stories {
+            writeln!(out, "{story}")?;
+        }
         writeln!(out, "errors: {}", self.errors)?;
+        writeln!(out, "wrong: {}", self.wrong)?;
         writeln!(out, "duplicated: {}", self.duplicated)?;
         writeln!(out, "lost: {}", self.lost)
     }
