@@ -160,17 +160,18 @@ fn broken(slot: u64, lay: impl FnOnce(&mut Rig, &mut Ring)) -> Rig {
 #[test]
 fn chains_that_are_not_sound_need_a_reset() {
     let table = rings_gpa(BLOCK, 0);
-    let chains: [&[Descriptor]; 8] = [
+    let chains: [&[Descriptor]; 9] = [
         // A loop.
-        &[(0x4_0000, 16, 1, 1), (0x4_0000, 16, 1, 0)],
+        &[(0x4_0000, 16, 1, 1), (0x4_1000, 513, 3, 1)],
         // Goes on nowhere.
-        &[(0x4_0000, 16, 1, RING_SIZE)],
+        &[(0x4_0000, 16, 1, 1), (0x4_1000, 513, 3, RING_SIZE)],
         // What may be read after what may be written.
         &[(0x4_0000, 16, 1, 1), (0x4_1000, 512, 3, 2), (0x4_2000, 1, 0, 0)],
         // Outside RAM, and around its end.
         &[(RAM_BYTES, 16, 1, 1), (0x4_0000, 1, 2, 0)],
         &[(RAM_BYTES - 8, 16, 1, 1), (0x4_0000, 1, 2, 0)],
         &[(u64::MAX - 8, 16, 1, 1), (0x4_0000, 1, 2, 0)],
+        &[(0x4_0000, 16, 1, 1), (RAM_BYTES - 512, 513, 2, 0)],
         // No header; no status.
         &[(0x4_0000, 15, 1, 1), (0x4_1000, 1, 2, 0)],
         &[(0x4_0000, 16, 0, 0)],

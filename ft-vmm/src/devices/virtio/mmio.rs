@@ -122,10 +122,8 @@ impl<D: Device> Slot<D> {
         self.queues.iter_mut().for_each(VirtQueue::begin);
         let mut io = Io { queues: &mut self.queues, memory, outbox };
         let result = work(&mut self.device, &mut io);
-        // Every queue is asked: what it gave back is then told.
-        let wanted =
-            self.queues.iter_mut().filter_map(|queue| queue.take_interrupt(memory).then_some(())).count();
-        if wanted > 0 {
+        // Every queue is asked, because what it gave back is then told.
+        if self.queues.iter_mut().fold(false, |wanted, queue| queue.take_interrupt(memory) | wanted) {
             self.interrupt |= USED;
         }
         if result.is_err() {
