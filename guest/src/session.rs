@@ -29,6 +29,8 @@ pub struct Session {
     parser: Parser,
     /// Received and not executed yet, from the first byte of a request on.
     input: Vec<u8>,
+    /// Execution stopped before the end of the input.
+    stalled: bool,
     /// How long the request is that stands there, as far as known.
     wanted: usize,
     reply: Reply,
@@ -46,6 +48,7 @@ impl Session {
             client: Client { id, name: Vec::new() },
             parser: Parser::default(),
             input: Vec::new(),
+            stalled: false,
             wanted: 0,
             reply: Reply::default(),
             taken: 0,
@@ -103,14 +106,20 @@ impl Session {
             self.keep(&bytes[used..], room);
         } else {
             self.keep(bytes, room);
+            self.stalled = true;
             self.resume(room, service);
         }
+    }
+
+    /// Whether there are requests left that the state or the amount of output kept from being executed.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
     }
 
     /// Goes on with what was received, if anything has changed: output was taken, the log has come further.
     pub fn resume(&mut self, room: usize, service: &mut Service) {
         self.finish_saving(service);
-        if self.input.is_empty() || !self.wants_input() {
+        if self.input.is_empty() || !self.stalled || !self.wants_input() {
             return;
         }
         let mut input = core::mem::take(&mut self.input);
@@ -126,12 +135,13 @@ impl Session {
     /// Executes requests; returns how many bytes they took.
     fn run(&mut self, input: &[u8], room: usize, service: &mut Service) -> usize {
         let mut at = 0;
+        self.stalled = false;
         self.reply.bytes_max = self.reply.bytes.len() + REPLY_BYTES_MAX.min(room);
         while self.wants_input() {
             match self.parser.next(&input[at..]) {
                 Parsed::Incomplete { bytes } => {
                     self.wanted = bytes;
-                    break;
+                    return at;
                 }
                 Parsed::Error(error) => {
                     self.reply.error(error);
@@ -148,6 +158,7 @@ impl Session {
                 }
             }
         }
+        self.stalled = at < input.len();
         at
     }
 
