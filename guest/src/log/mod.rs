@@ -12,6 +12,8 @@
 pub mod layout;
 pub mod open;
 pub mod record;
+#[cfg(test)]
+mod tests;
 
 use crate::store::Store;
 use alloc::collections::{BTreeSet, VecDeque};
