@@ -21,13 +21,13 @@ use metal::boot::Boot;
 use metal::clock::Clock;
 use metal::net::Card;
 use metal::serial::Serial;
-use metal::server::Server;
+use metal::server::{Memory, Server};
 use metal::{block, cpu, entropy, net};
 
 const LINE_TIMER: u16 = 1 << 0;
 
-/// Of the heap: what connections, devices and waiting changes take. The rest is shared by buffers of sessions and the store, with a
-/// reserve for what falls between the pieces.
+/// Of the heap: what devices and waiting changes take. Of the rest, half is for the store, a quarter for sockets, an eighth for requests
+/// and replies; the last eighth is for what falls between the pieces.
 const FIXED_BYTES: usize = 12 << 20;
 
 /// One line on the serial port.
@@ -66,7 +66,7 @@ impl Machine {
         cpu::unmask(LINE_TIMER | net::LINE | block::LINE | entropy::LINE);
         let seed = entropy::random().unwrap_or_default();
         let free = heap_bytes.saturating_sub(FIXED_BYTES);
-        let limits = Limits { memory_bytes: free as u64 / 8 * 5, record_bytes: u64::MAX };
+        let limits = Limits { memory_bytes: free as u64 / 2, record_bytes: u64::MAX };
         let (mut service, disk) = open_store(limits);
         clock.update();
         service.set_now(clock.now());
@@ -74,7 +74,8 @@ impl Machine {
             log("no network card");
             cpu::power_off();
         };
-        let server = Server::new(card, options, seed, free / 8, clock.now());
+        let memory = Memory { socket_bytes: free / 4, session_bytes: free / 8 };
+        let server = Server::new(card, options, seed, memory, clock.now());
         let [a, b, c, d] = options.address;
         log(&format!("ready: {a}.{b}.{c}.{d}:{}, {} keys", metal::server::PORT, service.store().len()));
         Self { clock, service, server, disk, failure_told: false }

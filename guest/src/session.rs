@@ -29,6 +29,8 @@ pub struct Session {
     parser: Parser,
     /// Received and not executed yet, from the first byte of a request on.
     input: Vec<u8>,
+    /// Execution stopped before the end of the input.
+    stalled: bool,
     /// How long the request is that stands there, as far as known.
     wanted: usize,
     reply: Reply,
@@ -46,6 +48,7 @@ impl Session {
             client: Client { id, name: Vec::new() },
             parser: Parser::default(),
             input: Vec::new(),
+            stalled: false,
             wanted: 0,
             reply: Reply::default(),
             taken: 0,
@@ -103,14 +106,20 @@ impl Session {
             self.keep(&bytes[used..], room);
         } else {
             self.keep(bytes, room);
+            self.stalled = true;
             self.resume(room, service);
         }
+    }
+
+    /// Whether there are requests left that the state or the amount of output kept from being executed.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
     }
 
     /// Goes on with what was received, if anything has changed: output was taken, the log has come further.
     pub fn resume(&mut self, room: usize, service: &mut Service) {
         self.finish_saving(service);
-        if self.input.is_empty() || !self.wants_input() {
+        if self.input.is_empty() || !self.stalled || !self.wants_input() {
             return;
         }
         let mut input = core::mem::take(&mut self.input);
@@ -126,12 +135,13 @@ impl Session {
     /// Executes requests; returns how many bytes they took.
     fn run(&mut self, input: &[u8], room: usize, service: &mut Service) -> usize {
         let mut at = 0;
+        self.stalled = false;
         self.reply.bytes_max = self.reply.bytes.len() + REPLY_BYTES_MAX.min(room);
         while self.wants_input() {
             match self.parser.next(&input[at..]) {
                 Parsed::Incomplete { bytes } => {
                     self.wanted = bytes;
-                    break;
+                    return at;
                 }
                 Parsed::Error(error) => {
                     self.reply.error(error);
@@ -148,6 +158,7 @@ impl Session {
                 }
             }
         }
+        self.stalled = at < input.len();
         at
     }
 
@@ -199,5 +210,100 @@ impl Session {
             self.input.reserve(more);
         }
         self.wanted = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Limits, Store};
+    use proptest::prelude::*;
+
+    const ROOM: usize = 64 << 20;
+
+    fn service() -> Service {
+        let limits = Limits { memory_bytes: 1 << 30, record_bytes: 1 << 30 };
+        Service::new(Store::new(limits), None)
+    }
+
+    /// Takes all output, a piece at a time.
+    fn drain(session: &mut Session, service: &mut Service, piece: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let bytes = session.output().len().min(piece);
+            all.extend_from_slice(&session.output()[..bytes]);
+            session.take(bytes);
+            session.resume(ROOM, service);
+            if bytes == 0 {
+                return all;
+            }
+        }
+    }
+
+    #[test]
+    fn replies_that_nobody_takes_stop_execution() {
+        let (mut service, mut session) = (service(), Session::new(1));
+        let set = [&b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100000\r\n"[..], &[b'x'; 100_000], b"\r\n"].concat();
+        session.receive(&set, ROOM, &mut service);
+        session.receive(&b"GET a\r\n".repeat(100), ROOM, &mut service);
+        assert!(session.output().len() < OUTPUT_BYTES_HIGH + 200_000);
+        assert!(session.is_stalled() && !session.wants_input());
+        let all = drain(&mut session, &mut service, 70_000);
+        assert_eq!(all.len(), 5 + 100 * (100_000 + 11));
+        assert!(!session.is_stalled() && session.wants_input());
+        assert!(session.buffered() < OUTPUT_BYTES_HIGH * 2);
+    }
+
+    #[test]
+    fn after_an_error_of_the_protocol_nothing_is_executed() {
+        let (mut service, mut session) = (service(), Session::new(1));
+        session.receive(b"PING\r\n*1\r\nx\r\nSET a 1\r\n", ROOM, &mut service);
+        assert_eq!(session.output(), b"+PONG\r\n-ERR Protocol error: expected '$', got 'x'\r\n");
+        session.receive(b"SET a 1\r\n", ROOM, &mut service);
+        assert!(session.is_closing());
+        assert!(service.store().is_empty());
+    }
+
+    #[test]
+    fn requests_without_room_end_the_connection() {
+        let (mut service, mut session) = (service(), Session::new(1));
+        session.receive(b"*2\r\n$4\r\nECHO\r\n$1000\r\n", 100, &mut service);
+        session.receive(&[b'x'; 500], 100, &mut service);
+        assert!(session.output().starts_with(b"-OOM"));
+        assert!(session.is_closing());
+    }
+
+    #[test]
+    fn shutdown_leaves_nothing_to_say() {
+        let (mut service, mut session) = (service(), Session::new(1));
+        session.receive(b"SHUTDOWN NOSAVE\r\nPING\r\n", ROOM, &mut service);
+        assert!(session.shuts_down() && session.is_closing());
+        assert_eq!(session.output(), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn replies_do_not_depend_on_how_requests_arrive(
+            commands in prop::collection::vec(0usize..6, 1..30),
+            pieces in prop::collection::vec(1usize..60, 1..40),
+        ) {
+            let texts = ["INCR n\r\n", "*1\r\n$4\r\nPING\r\n", "SET a \"b c\"\r\n", "GET a\r\n", "APPEND a xyz\r\n", "nonsense\r\n"];
+            let input: Vec<u8> = commands.iter().flat_map(|index| texts[*index].bytes()).collect();
+            let (mut service, mut session) = (self::service(), Session::new(1));
+            session.receive(&input, ROOM, &mut service);
+            let expected = drain(&mut session, &mut service, usize::MAX);
+            let (mut service, mut session) = (self::service(), Session::new(1));
+            let (mut rest, mut found) = (&input[..], Vec::new());
+            for piece in pieces.iter().cycle() {
+                let (now, later) = rest.split_at((*piece).min(rest.len()));
+                session.receive(now, ROOM, &mut service);
+                found.extend(drain(&mut session, &mut service, *piece));
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, expected);
+        }
     }
 }

@@ -5,6 +5,8 @@
 mod keys;
 mod server;
 mod strings;
+#[cfg(test)]
+mod tests;
 
 use crate::resp::{Arguments, Reply, integer};
 use crate::service::Service;

@@ -12,6 +12,8 @@
 pub mod layout;
 pub mod open;
 pub mod record;
+#[cfg(test)]
+mod tests;
 
 use crate::store::Store;
 use alloc::collections::{BTreeSet, VecDeque};
@@ -164,7 +166,7 @@ impl Log {
 
     /// Whether so much waits for the disk that nothing should be added.
     pub fn is_congested(&self) -> bool {
-        self.waiting_bytes() as u64 > (self.area_bytes() / 16).min(CONGESTED_BYTES_MAX)
+        !self.failed && self.waiting_bytes() as u64 > (self.area_bytes() / 16).min(CONGESTED_BYTES_MAX)
     }
 
     /// Whether a write has failed. Nothing more is written: what is on the disk is a whole log up to some moment before.

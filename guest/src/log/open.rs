@@ -65,6 +65,14 @@ impl Log {
     /// [`OpenError`]; `store` then holds something or other.
     pub fn open(disk: &mut impl Disk, store: &mut Store) -> Result<Self, OpenError> {
         let layout = Layout::new(disk.sectors()).ok_or(OpenError::TooSmall)?;
+        Self::open_areas(disk, store, layout)
+    }
+
+    pub(super) fn open_areas(
+        disk: &mut impl Disk,
+        store: &mut Store,
+        layout: Layout,
+    ) -> Result<Self, OpenError> {
         let Some(superblock) = read_superblock(disk)? else {
             let first = Part { area: 0, first: 1, seed: 1 };
             let superblock = Superblock { generation: 1, first, second: None };

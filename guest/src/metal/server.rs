@@ -6,6 +6,7 @@
 use super::net::Card;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use ft_guest::cmdline::Options;
 use ft_guest::service::{Now, Service};
 use ft_guest::session::Session;
@@ -20,13 +21,19 @@ pub(crate) const PORT: u16 = 6379;
 const CONNECTIONS_MAX: usize = 256;
 /// Frames taken in at a time, and sockets that listen.
 const BATCH: usize = 32;
-const RECEIVE_BYTES: usize = 32 * 1024;
-const SEND_BYTES: usize = 64 * 1024;
-/// Memory of a connection's buffers.
-const CONNECTION_BYTES: usize = RECEIVE_BYTES + SEND_BYTES;
+/// A connection's buffers together, a third of them for receiving.
+const CONNECTION_BYTES: RangeInclusive<usize> = 48 * 1024..=192 * 1024;
 /// A client that does not acknowledge anything for so long is gone.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// What the server may use.
+pub(crate) struct Memory {
+    /// For the sockets' buffers.
+    pub(crate) socket_bytes: usize,
+    /// For requests and replies that are not complete.
+    pub(crate) session_bytes: usize,
+}
 
 struct Connection {
     socket: SocketHandle,
@@ -40,14 +47,17 @@ pub(crate) struct Server {
     sockets: SocketSet<'static>,
     connections: Vec<Connection>,
     connections_max: usize,
+    connection_bytes: usize,
     /// Memory for buffers of sessions.
     buffer_bytes: usize,
     next_id: u64,
 }
 
 impl Server {
-    /// Listens on `card`. Sessions may take `buffer_bytes` for requests and replies.
-    pub(crate) fn new(mut card: Card, options: &Options, seed: u64, buffer_bytes: usize, now: Now) -> Self {
+    /// Listens on `card`.
+    pub(crate) fn new(mut card: Card, options: &Options, seed: u64, memory: Memory, now: Now) -> Self {
+        let (least, most) = CONNECTION_BYTES.into_inner();
+        let connection_bytes = (memory.socket_bytes / CONNECTIONS_MAX).clamp(least, most);
         let mut config = Config::new(EthernetAddress(card.mac()).into());
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut card, instant(now));
@@ -64,8 +74,9 @@ impl Server {
             interface,
             sockets: SocketSet::new(Vec::new()),
             connections: Vec::new(),
-            connections_max: CONNECTIONS_MAX.min(buffer_bytes / CONNECTION_BYTES).max(BATCH * 2),
-            buffer_bytes,
+            connections_max: (memory.socket_bytes / connection_bytes).min(CONNECTIONS_MAX),
+            connection_bytes,
+            buffer_bytes: memory.session_bytes,
             next_id: 1,
         };
         server.listen();
@@ -110,6 +121,7 @@ impl Server {
         let buffered: usize =
             self.connections.iter().filter_map(|connection| connection.session.as_ref()).map(Session::buffered).sum();
         let mut room = self.buffer_bytes.saturating_sub(buffered);
+        let mut clients = 0;
         for connection in &mut self.connections {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
             if connection.session.is_none() && socket.is_active() {
@@ -125,8 +137,10 @@ impl Server {
                     connection.session = None;
                     socket.abort();
                 }
+                clients += 1;
             }
         }
+        service.counters.clients = clients;
     }
 
     /// Lets go of sockets that are done, and keeps enough of them listening.
@@ -142,7 +156,7 @@ impl Server {
         let listening = |connection: &&Connection| connection.session.is_none();
         let mut count = self.connections.iter().filter(listening).count();
         while count < BATCH && self.connections.len() < self.connections_max {
-            self.connections.push(Connection { socket: self.sockets.add(listener()), session: None });
+            self.connections.push(Connection { socket: self.sockets.add(listener(self.connection_bytes)), session: None });
             count += 1;
         }
     }
@@ -152,9 +166,9 @@ fn instant(now: Now) -> Instant {
     Instant::from_micros(now.up_us as i64)
 }
 
-fn listener() -> Socket<'static> {
-    let receive = SocketBuffer::new(vec![0; RECEIVE_BYTES]);
-    let send = SocketBuffer::new(vec![0; SEND_BYTES]);
+fn listener(bytes: usize) -> Socket<'static> {
+    let receive = SocketBuffer::new(vec![0; bytes / 3]);
+    let send = SocketBuffer::new(vec![0; bytes / 3 * 2]);
     let mut socket = Socket::new(receive, send);
     socket.set_nagle_enabled(false);
     socket.set_ack_delay(None);
@@ -166,9 +180,12 @@ fn listener() -> Socket<'static> {
 
 /// Moves bytes between a socket and its session until neither has more for the other.
 fn transfer(socket: &mut Socket<'_>, session: &mut Session, room: usize, service: &mut Service) {
-    session.resume(room, service);
     loop {
+        session.resume(room, service);
         send(socket, session);
+        if session.is_stalled() && session.wants_input() {
+            continue;
+        }
         if !session.wants_input() || !socket.can_recv() {
             break;
         }
