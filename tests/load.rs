@@ -36,7 +36,7 @@ fn a_server_that_is_right_gives_zeros() {
     let report = run(Trick::None);
     assert!(report.is_clean() && report.stories.is_empty(), "{report:#?}");
     assert_eq!((report.errors, report.reconnects, report.faults.total()), (0, 0, 0));
-    assert!(report.ops >= 5000 && report.ops_per_second > 0.0, "{report:#?}");
+    assert!(report.ops >= 3000 && report.ops_per_second > 0.0, "{report:#?}");
     assert!(report.latency.p50_us > 0.0 && report.latency.max_us >= report.latency.p99_us, "{report:#?}");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["lost"], &json["duplicated"], &json["errors"]), (&0.into(), &0.into(), &0.into()));
