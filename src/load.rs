@@ -16,8 +16,8 @@
 //! - *errors*: connections that broke, and requests that the server refused.
 //!
 //! A request without reply on a connection that broke is in doubt: its effect may be there or not. The client reads the
-//! keys back on its next connection, takes either as right, and goes on with fresh keys. After a fault the key is made
-//! anew, so that one fault counts once.
+//! keys back on its next connection, takes either as right, and goes on with fresh keys. After a fault a key is replaced by a
+//! fresh one too, so that one fault counts once.
 
 mod client;
 mod config;

@@ -19,7 +19,8 @@ fn run(trick: Trick) -> LoadReport {
     server.wait();
     let report = load.finish();
     assert_eq!(report.keys_not_read_back, 0, "{report:#?}");
-    assert!(report.keys_read_back >= 3 * 3 * 5, "{report:#?}");
+    // All keys of the two connections that nothing happened to.
+    assert!(report.keys_read_back >= 2 * 3 * 6, "{report:#?}");
     report
 }
 
@@ -36,7 +37,7 @@ fn a_server_that_is_right_gives_zeros() {
     let report = run(Trick::None);
     assert!(report.is_clean() && report.stories.is_empty(), "{report:#?}");
     assert_eq!((report.errors, report.reconnects, report.faults.total()), (0, 0, 0));
-    assert!(report.ops >= 5000 && report.ops_per_second > 0.0, "{report:#?}");
+    assert!(report.ops >= 3000 && report.ops_per_second > 0.0, "{report:#?}");
     assert!(report.latency.p50_us > 0.0 && report.latency.max_us >= report.latency.p99_us, "{report:#?}");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["lost"], &json["duplicated"], &json["errors"]), (&0.into(), &0.into(), &0.into()));

@@ -210,7 +210,7 @@ mod tests {
 
     fn fabric() -> Fabric {
         let mut fabric = Fabric::new(HOST, Table::new(16, Duration::from_secs(300)), 4096);
-        [A, B, C].map(|port| fabric.add_port(port));
+        [A, B, C].into_iter().for_each(|port| fabric.add_port(port));
         fabric
     }
 

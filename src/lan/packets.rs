@@ -53,7 +53,8 @@ mod tests {
             assert_eq!(packets.size(), 5);
             assert_eq!(packets.pop().as_deref(), Some(&[1, 2, round][..]));
             assert_eq!(packets.pop().as_deref(), Some(&[0, 9][..]));
-            assert_eq!((packets.pop(), packets.size()), (None, 0));
+            assert_eq!(packets.pop(), None);
+            assert_eq!(packets.size(), 0);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::faults::Faults;
 const COUNTER_STEP: u64 = 1_000_000_000_000;
 /// A counter that is further off than this is not a counter any more.
 const FAR_OFF: u64 = 1_000_000_000;
-/// Bytes of one piece of a log: `<8 digits of the key><7 digits of the number>;`.
+/// Bytes of one piece of a log: six hexadecimal digits of the key, nine of the number, a semicolon.
 pub(super) const PIECE: usize = 16;
 
 /// What a key holds.
@@ -26,7 +26,7 @@ pub(super) struct Key {
     pub(super) kind: Kind,
     pub(super) index: usize,
     pub(super) connection: usize,
-    /// Goes up when the connection changes to fresh keys.
+    /// No two keys in the same place of a connection have the same.
     pub(super) generation: u32,
 }
 
@@ -85,10 +85,22 @@ impl Key {
 
     pub(super) fn piece(self, number: u64) -> [u8; PIECE] {
         let mut piece = [b';'; PIECE];
-        let owner = (self.connection * 1000 + self.index % 1000) as u64 % 100_000_000;
-        let text = format!("{owner:08}{:07}", number % 10_000_000);
-        piece[..PIECE - 1].copy_from_slice(text.as_bytes());
+        let text = format!("{:06x}{number:09x}", self.owner());
+        piece[..PIECE - 1].copy_from_slice(&text.as_bytes()[..PIECE - 1]);
         piece
+    }
+
+    /// What a piece says about its log.
+    fn owner(self) -> u64 {
+        (self.connection * 1000 + self.index % 1000) as u64 & 0xFF_FFFF
+    }
+
+    /// The number of a piece, if it is one of this log.
+    fn number_of_piece(self, piece: &[u8]) -> Option<u64> {
+        let text = std::str::from_utf8(piece).ok()?.strip_suffix(';')?;
+        let (owner, number) = text.split_at_checked(6)?;
+        let [owner, number] = [owner, number].map(|digits| u64::from_str_radix(digits, 16).ok());
+        number.filter(|_| owner == Some(self.owner()))
     }
 }
 
@@ -103,10 +115,14 @@ impl State {
     pub(super) fn compare(self, key: Key, content: Option<&[u8]>) -> Faults {
         match (self, content) {
             (Self::Absent, None) => Faults::NONE,
-            (Self::Absent, Some(content)) => key.number_of(content).map_or_else(
-                || if key.kind == Kind::Log { Faults::lost(1) } else { Faults::CORRUPTED },
-                |_| Faults::lost(1),
-            ),
+            (Self::Absent, Some(content)) => {
+                let known = match key.kind {
+                    Kind::Log => content.first_chunk::<PIECE>().and_then(|piece| key.number_of_piece(piece)),
+                    Kind::Register | Kind::Counter => key.number_of(content),
+                };
+                // What was deleted, and is still there.
+                known.map_or(Faults::CORRUPTED, |_| Faults::lost(1))
+            }
             (Self::Written { .. }, None) => Faults::lost(1),
             (Self::Written { number, size }, Some(content)) => {
                 if content == key.value(number, size) {
@@ -146,16 +162,21 @@ fn compare_pieces(key: Key, first: u64, count: u64, content: &[u8]) -> Faults {
     }
     let mut faults = Faults::NONE;
     let mut seen = vec![0u64; count as usize];
-    let mut latest = 0;
+    let (mut latest, mut undeleted) = (0, false);
     for piece in pieces {
-        let Some(at) = (0..seen.len()).find(|at| piece == key.piece(first + *at as u64)) else {
-            return Faults::CORRUPTED;
-        };
-        faults.misordered += u64::from(seen[at] == 0 && at < latest);
-        seen[at] += 1;
-        latest = latest.max(at);
+        match key.number_of_piece(piece) {
+            // From before a deletion, which then is lost.
+            Some(number) if number < first => undeleted = true,
+            Some(number) if number < first + count => {
+                let at = (number - first) as usize;
+                faults.misordered += u64::from(seen[at] == 0 && at < latest);
+                seen[at] += 1;
+                latest = latest.max(at);
+            }
+            _ => return Faults::CORRUPTED,
+        }
     }
-    faults.lost = seen.iter().filter(|times| **times == 0).count() as u64;
+    faults.lost = seen.iter().filter(|times| **times == 0).count() as u64 + u64::from(undeleted);
     faults.duplicated = seen.iter().map(|times| times.saturating_sub(1)).sum();
     faults
 }
@@ -236,6 +257,7 @@ mod tests {
         assert_eq!(compare(&[7, 8, 8, 9, 10]), Faults::duplicated(1));
         assert_eq!(compare(&[7, 8, 7, 10]), Faults { lost: 1, duplicated: 1, ..Faults::NONE });
         assert_eq!(compare(&[7, 9, 8, 10]), Faults::MISORDERED);
+        assert_eq!(compare(&[5, 6, 7, 8, 9, 10]), Faults::lost(1));
         assert_eq!(compare(&[7, 8, 9, 11]), Faults::CORRUPTED);
         assert_eq!(state.compare(key, Some(&[0; 15])), Faults::CORRUPTED);
         assert_eq!(state.compare(key, None), Faults::lost(4));

@@ -3,7 +3,8 @@
 //! Requests of a connection are executed in their order and nobody else touches its keys, so the model runs ahead: it applies
 //! a write when it is sent. What is known to be applied follows with the replies.
 //!
-//! Invariant: a key whose epoch went up is made anew by its next request, and no reply to an earlier one is checked.
+//! Invariant: after a fault a key is given up for one with a name that was never used, and no reply about the old one
+//! is checked, so that one fault counts once and cannot be the cause of another.
 
 use super::config::LoadConfig;
 use super::faults::Faults;
@@ -23,8 +24,10 @@ struct Entry {
     sent: State,
     /// What it holds after those that were answered.
     acknowledged: State,
-    epoch: u32,
-    /// The next request makes the key anew, because nothing is known about it.
+    /// Pieces of a log before it was last deleted.
+    deleted: u64,
+    generation: u32,
+    /// The next request makes the key, because nothing is known about it: an earlier run may have left it.
     fresh: bool,
     /// Number of the next write.
     next: u64,
@@ -40,8 +43,11 @@ pub(super) enum Expected {
     There(bool),
     /// A counter after INCR.
     Count(u64),
-    /// Pieces of a log after APPEND.
-    Length(u64),
+    /// Pieces of a log after APPEND, and how many more there are if the last deletion is lost.
+    Length {
+        pieces: u64,
+        deleted: u64,
+    },
     /// What GET finds.
     Content(State),
 }
@@ -50,10 +56,9 @@ pub(super) enum Expected {
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) key: Key,
-    pub(super) epoch: u32,
     pub(super) expected: Expected,
-    /// It makes the key anew, whatever was there before.
-    pub(super) anew: bool,
+    /// It makes the key, whatever was there before.
+    pub(super) makes: bool,
     /// Keys that it changes, and what they hold then.
     pub(super) effects: Vec<(Key, State)>,
     pub(super) sent_at: Instant,
@@ -66,8 +71,9 @@ pub(super) struct Model {
     prefix: String,
     keys: usize,
     value_size: RangeInclusive<usize>,
-    generation: u32,
-    entries: BTreeMap<Key, Entry>,
+    /// Of the next key that is made.
+    next_generation: u32,
+    entries: BTreeMap<(Kind, usize), Entry>,
     rng: Rng,
 }
 
@@ -80,29 +86,24 @@ impl Model {
             prefix: config.prefix.clone(),
             keys: config.keys,
             value_size: config.value_size.clone(),
-            generation: 0,
+            next_generation: 1,
             entries: BTreeMap::new(),
             rng: Rng::new(seed),
         };
-        model.make_keys();
-        model
-    }
-
-    fn make_keys(&mut self) {
-        self.entries.clear();
         for kind in [Kind::Register, Kind::Counter, Kind::Log] {
-            for index in 0..self.keys {
-                let key = Key { kind, index, connection: self.connection, generation: self.generation };
-                let (sent, acknowledged) = (State::Absent, State::Absent);
-                self.entries.insert(key, Entry { sent, acknowledged, epoch: 0, fresh: true, next: 1 });
+            for index in 0..config.keys {
+                model.entries.insert((kind, index), Entry::fresh(0));
             }
         }
+        model
     }
 
     /// Goes on with keys that nobody ever used, because requests under way may still change the old ones.
     pub(super) fn use_fresh_keys(&mut self) {
-        self.generation += 1;
-        self.make_keys();
+        for entry in self.entries.values_mut() {
+            *entry = Entry::fresh(self.next_generation);
+        }
+        self.next_generation += 1;
     }
 
     /// The name of a key on the server.
@@ -112,7 +113,8 @@ impl Model {
 
     /// Keys about which something is known, and what they hold after all requests that were answered.
     pub(super) fn acknowledged(&self) -> impl Iterator<Item = (Key, State)> {
-        self.entries.iter().filter(|(_, entry)| !entry.fresh).map(|(key, entry)| (*key, entry.acknowledged))
+        let known = self.entries.iter().filter(|(_, entry)| !entry.fresh);
+        known.map(|((kind, index), entry)| (self.key(*kind, *index), entry.acknowledged))
     }
 
     /// Makes the next request and appends it to `out`.
@@ -125,10 +127,10 @@ impl Model {
             4..6 => Kind::Counter,
             _ => Kind::Log,
         };
-        let key = Key { kind, index, connection: self.connection, generation: self.generation };
-        let anew = self.entries[&key].fresh;
-        let (expected, effects) = if anew {
-            self.make_anew(key, out)
+        let key = self.key(kind, index);
+        let makes = self.entries[&(kind, index)].fresh;
+        let (expected, effects) = if makes {
+            self.make(key, out)
         } else {
             match kind {
                 Kind::Register => self.use_register(key, out),
@@ -139,16 +141,20 @@ impl Model {
         for (key, state) in &effects {
             self.entry(*key).sent = *state;
         }
-        let epoch = self.entries[&key].epoch;
         let bytes = out.len() - before + expected.size();
-        Pending { key, epoch, expected, anew, effects, sent_at: now, bytes }
+        Pending { key, expected, makes, effects, sent_at: now, bytes }
+    }
+
+    /// The key that is now in this place.
+    fn key(&self, kind: Kind, index: usize) -> Key {
+        Key { kind, index, connection: self.connection, generation: self.entries[&(kind, index)].generation }
     }
 
     fn entry(&mut self, key: Key) -> &mut Entry {
-        self.entries.get_mut(&key).expect("keys are made in here, with the generation")
+        self.entries.get_mut(&(key.kind, key.index)).expect("all places are filled at the start")
     }
 
-    fn make_anew(&mut self, key: Key, out: &mut Vec<u8>) -> (Expected, Vec<(Key, State)>) {
+    fn make(&mut self, key: Key, out: &mut Vec<u8>) -> (Expected, Vec<(Key, State)>) {
         let name = self.name(key);
         self.entry(key).fresh = false;
         if key.kind == Kind::Counter {
@@ -161,7 +167,7 @@ impl Model {
     }
 
     fn use_register(&mut self, key: Key, out: &mut Vec<u8>) -> (Expected, Vec<(Key, State)>) {
-        let (name, state) = (self.name(key), self.entries[&key].sent);
+        let (name, state) = (self.name(key), self.entry(key).sent);
         let there = state != State::Absent;
         match self.rng.below(16) {
             0..6 => {
@@ -176,8 +182,8 @@ impl Model {
             11..13 => {
                 let mut effects = Vec::new();
                 for offset in 0..MOST_SET.min(self.keys) {
-                    let key = Key { index: (key.index + offset) % self.keys, ..key };
-                    if !self.entries[&key].fresh {
+                    let key = self.key(key.kind, (key.index + offset) % self.keys);
+                    if !self.entry(key).fresh {
                         let written = self.write(key);
                         effects.push((key, written));
                     }
@@ -211,8 +217,8 @@ impl Model {
     }
 
     fn use_counter(&mut self, key: Key, out: &mut Vec<u8>) -> (Expected, Vec<(Key, State)>) {
-        let (name, state) = (self.name(key), self.entries[&key].sent);
-        let State::Count(count) = state else { return self.make_anew(key, out) };
+        let (name, state) = (self.name(key), self.entry(key).sent);
+        let State::Count(count) = state else { return self.make(key, out) };
         if self.rng.below(8) == 0 {
             encode(out, &[b"GET", &name]);
             return (Expected::Content(state), Vec::new());
@@ -222,13 +228,14 @@ impl Model {
     }
 
     fn use_log(&mut self, key: Key, out: &mut Vec<u8>) -> (Expected, Vec<(Key, State)>) {
-        let (name, entry) = (self.name(key), &self.entries[&key]);
-        let (state, next) = (entry.sent, entry.next);
+        let (name, entry) = (self.name(key), self.entry(key));
+        let (state, next, deleted) = (entry.sent, entry.next, entry.deleted);
         let (first, count) = match state {
             State::Pieces { first, count } => (first, count),
             _ => (next, 0),
         };
         if count >= LONGEST_LOG {
+            entry.deleted = count;
             encode(out, &[b"DEL", &name]);
             return (Expected::There(true), vec![(key, State::Absent)]);
         }
@@ -238,29 +245,40 @@ impl Model {
         }
         self.entry(key).next += 1;
         encode(out, &[b"APPEND", &name, &key.piece(next)]);
-        (Expected::Length(count + 1), vec![(key, State::Pieces { first, count: count + 1 })])
+        let pieces = count + 1;
+        (Expected::Length { pieces, deleted }, vec![(key, State::Pieces { first, count: pieces })])
     }
 
     /// A request was answered.
     pub(super) fn acknowledge(&mut self, pending: &Pending) {
         for (key, state) in &pending.effects {
-            self.entry(*key).acknowledged = *state;
+            if self.is_current(*key) {
+                self.entry(*key).acknowledged = *state;
+            }
         }
     }
 
-    /// Whether the reply says something about the key as it is now.
-    pub(super) fn is_current(&self, pending: &Pending) -> bool {
-        self.entries.get(&pending.key).is_some_and(|entry| entry.epoch == pending.epoch)
+    /// Whether the key was not given up since.
+    pub(super) fn is_current(&self, key: Key) -> bool {
+        self.entries.get(&(key.kind, key.index)).is_some_and(|entry| entry.generation == key.generation)
     }
 
-    /// Nothing is known about these keys any more.
-    pub(super) fn distrust(&mut self, pending: &Pending) {
+    /// Nothing is known about the keys of this request any more.
+    pub(super) fn give_up(&mut self, pending: &Pending) {
         let changed = pending.effects.iter().map(|(key, _)| *key);
         for key in changed.chain([pending.key]) {
-            let entry = self.entry(key);
-            entry.epoch += 1;
-            entry.fresh = true;
+            if self.is_current(key) {
+                *self.entry(key) = Entry::fresh(self.next_generation);
+            }
         }
+        self.next_generation += 1;
+    }
+}
+
+impl Entry {
+    fn fresh(generation: u32) -> Self {
+        let absent = State::Absent;
+        Self { sent: absent, acknowledged: absent, deleted: 0, generation, fresh: true, next: 1 }
     }
 }
 
@@ -284,8 +302,8 @@ impl Expected {
             (Self::Count(count), Reply::Integer(number)) => {
                 u64::try_from(*number).map_or(Faults::CORRUPTED, |actual| compare_count(key, count, actual))
             }
-            (Self::Length(pieces), Reply::Integer(length)) => match usize::try_from(*length) {
-                Ok(length) if length % PIECE == 0 => Faults::of_count(pieces, (length / PIECE) as u64),
+            (Self::Length { pieces, deleted }, Reply::Integer(length)) => match usize::try_from(*length) {
+                Ok(length) if length % PIECE == 0 => compare_length(pieces, deleted, (length / PIECE) as u64),
                 _ => Faults::CORRUPTED,
             },
             (Self::Content(state), Reply::Bulk(content)) => state.compare(key, *content),
@@ -300,5 +318,13 @@ impl Expected {
             Self::Content(State::Pieces { count, .. }) => count as usize * PIECE + 16,
             _ => 16,
         }
+    }
+}
+
+/// A log that should have `expected` pieces, after `deleted` ones were deleted.
+fn compare_length(expected: u64, deleted: u64, actual: u64) -> Faults {
+    match deleted > 0 && actual == expected + deleted {
+        true => Faults::lost(1),
+        false => Faults::of_count(expected, actual),
     }
 }

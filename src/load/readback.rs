@@ -56,8 +56,8 @@ fn allowed(model: &Model, in_doubt: &[Pending]) -> BTreeMap<Key, Vec<State>> {
         model.acknowledged().map(|(key, state)| (key, vec![state])).collect();
     for pending in in_doubt {
         for (key, state) in &pending.effects {
-            if pending.anew {
-                // Whether or not it was made anew, nothing is known about what was there before.
+            if pending.makes {
+                // Whether or not it was made, nothing is known about what was there before.
                 allowed.remove(key);
             } else if let Some(states) = allowed.get_mut(key) {
                 states.push(*state);

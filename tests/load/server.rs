@@ -39,7 +39,7 @@ pub(crate) enum Trick {
 }
 
 /// Matching commands before the trick.
-const BEFORE: usize = 200;
+const BEFORE: usize = 100;
 /// Commands after it until the test goes on.
 const AFTER: usize = 3000;
 
@@ -71,7 +71,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, done) = channel::bounded(1);
-        let times = if let Trick::Lose(_, times) = trick { times } else { 1 };
+        let times = match trick {
+            Trick::None => 0,
+            Trick::Lose(_, times) => times,
+            _ => 1,
+        };
         let state = State {
             data: BTreeMap::new(),
             trick,
@@ -182,8 +186,8 @@ impl State {
 
     fn execute(&mut self, words: &[Vec<u8>]) -> Act {
         let command = String::from_utf8(words[0].clone()).unwrap();
-        self.after += 1;
-        if self.after == 2 * AFTER {
+        self.after += usize::from(self.times == 0);
+        if self.after == AFTER {
             let _ = self.done.try_send(());
         }
         // Resets of keys at the beginning are not what the tricks are about.
@@ -196,7 +200,6 @@ impl State {
         if !time {
             return Act::Reply(self.apply(&command, words));
         }
-        self.after = AFTER;
         match self.trick {
             Trick::Lose(..) => {
                 let saved = self.data.clone();
@@ -248,7 +251,7 @@ impl State {
         let differ = replies.windows(2).position(|pair| pair[0] != pair[1]);
         if let (0, Some(at)) = (self.countdown, differ) {
             replies.swap(at, at + 1);
-            (self.times, self.after) = (0, AFTER);
+            self.times = 0;
         }
     }
 
