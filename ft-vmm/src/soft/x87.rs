@@ -18,7 +18,6 @@ mod arithmetic;
 mod compare;
 mod control;
 mod env;
-pub(crate) mod fxsave;
 mod number;
 mod operate;
 mod table;
