@@ -49,7 +49,9 @@ enum Command {
 
 /// Parses the command line and runs the subcommand. What went wrong is printed as one sentence on standard error.
 pub(crate) fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    log_to_standard_error();
+    let result = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => vm::run(args),
         Command::Primary(args) => vm::primary(args),
@@ -70,6 +72,13 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Log lines from warnings on; more with FT_LOG=debug, or as tracing-subscriber's EnvFilter has it.
+fn log_to_standard_error() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FT_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
 /// What a subcommand returns: its exit status, or an error to print.

@@ -120,7 +120,7 @@ impl Hosts {
             tracing::debug!(?notice, "the LAN");
         })?;
         let service = switch.forward_addresses()[0];
-        let ca = ClusterCa::generate("demo", 2 * DAY, SystemTime::now())?;
+        let ca = ClusterCa::generate("demo", 3 * DAY, SystemTime::now())?;
         let arbiter = config.dir.join("arbiter");
         make_dir(&arbiter)?;
         let hosts = (1..=config.hosts as u64).map(|id| {
