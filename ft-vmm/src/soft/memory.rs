@@ -56,7 +56,6 @@ impl Cpu {
         self.split(env, address, bytes, Access::Write).map(|_| ())
     }
 
-
     /// The physical address and length of the part of an access (of at most a page) that is in its first page, and the address of
     /// the part in its second.
     fn split(

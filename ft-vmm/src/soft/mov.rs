@@ -145,10 +145,22 @@ fn xlat(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 macro_rules! by_condition {
     ($condition:expr, $one:ident) => {
         match $condition {
-            0 => $one!(0), 1 => $one!(1), 2 => $one!(2), 3 => $one!(3),
-            4 => $one!(4), 5 => $one!(5), 6 => $one!(6), 7 => $one!(7),
-            8 => $one!(8), 9 => $one!(9), 10 => $one!(10), 11 => $one!(11),
-            12 => $one!(12), 13 => $one!(13), 14 => $one!(14), _ => $one!(15),
+            0 => $one!(0),
+            1 => $one!(1),
+            2 => $one!(2),
+            3 => $one!(3),
+            4 => $one!(4),
+            5 => $one!(5),
+            6 => $one!(6),
+            7 => $one!(7),
+            8 => $one!(8),
+            9 => $one!(9),
+            10 => $one!(10),
+            11 => $one!(11),
+            12 => $one!(12),
+            13 => $one!(13),
+            14 => $one!(14),
+            _ => $one!(15),
         }
     };
 }
@@ -184,7 +196,8 @@ fn decode_mov(decoding: &mut Decoding<'_>) -> Option<()> {
 fn decode_extend(decoding: &mut Decoding<'_>, signed: bool) -> Option<()> {
     let instruction = decoding.instruction;
     let from_memory = decoding.form == Form::RegMem;
-    let source = if from_memory { instruction.memory_size().size() } else { instruction.op1_register().size() };
+    let source =
+        if from_memory { instruction.memory_size().size() } else { instruction.op1_register().size() };
     let handler = match (signed, from_memory) {
         (false, false) => by_size!(source, extend_reg, false),
         (false, true) => by_size!(source, extend_mem, false),
@@ -217,12 +230,26 @@ fn decode_set(decoding: &mut Decoding<'_>, condition: u8) -> Option<()> {
 /// Whether the mnemonic is SETcc, as opposed to Jcc and CMOVcc.
 fn is_set(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{
-        Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle, Setne, Setno, Setnp, Setns, Seto, Setp, Sets,
+        Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle, Setne, Setno, Setnp, Setns, Seto, Setp,
+        Sets,
     };
     matches!(
         mnemonic,
-        Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne | Setno | Setnp | Setns
-            | Seto | Setp | Sets
+        Seta | Setae
+            | Setb
+            | Setbe
+            | Sete
+            | Setg
+            | Setge
+            | Setl
+            | Setle
+            | Setne
+            | Setno
+            | Setnp
+            | Setns
+            | Seto
+            | Setp
+            | Sets
     )
 }
 
@@ -233,8 +260,22 @@ fn is_cmov(mnemonic: Mnemonic) -> bool {
     };
     matches!(
         mnemonic,
-        Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp
-            | Cmovns | Cmovo | Cmovp | Cmovs
+        Cmova
+            | Cmovae
+            | Cmovb
+            | Cmovbe
+            | Cmove
+            | Cmovg
+            | Cmovge
+            | Cmovl
+            | Cmovle
+            | Cmovne
+            | Cmovno
+            | Cmovnp
+            | Cmovns
+            | Cmovo
+            | Cmovp
+            | Cmovs
     )
 }
 
@@ -287,6 +328,6 @@ fn decode_widen(decoding: &mut Decoding<'_>, bytes: u8, handler: super::op::Hand
 
 fn decode_xlat(decoding: &mut Decoding<'_>) -> Option<()> {
     decoding.op.address_bytes = decoding.instruction.memory_base().size() as u8;
-    decoding.op.seg = super::decode::segment(decoding.instruction.memory_segment());
+    decoding.op.seg = super::decode::string_segment(decoding.mode, decoding.instruction);
     decoding.run(xlat)
 }

@@ -1,7 +1,7 @@
 //! Operands of the instructions on XMM registers: where they come from, where they go, and what is checked. What is computed between is in
 //! [`xmm`](super::xmm).
 
-use super::cpu::{CR4_OSXMMEXCPT, Cpu, mask, vector};
+use super::cpu::{CR4_OSXMMEXCPT, Cpu, canonical, mask, vector};
 use super::decode::{Decoding, Form as Operands};
 use super::flags::ARITHMETIC;
 use super::forms::Form;
@@ -53,7 +53,21 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn vector_address(&mut self, op: &Op, bytes: u8, aligned: bool, write: bool) -> Run<u64> {
         let address = self.address(op, usize::from(bytes), write)?;
-        if aligned && address % 16 != 0 { Err(self.raise_gp()) } else { Ok(address) }
+        if aligned {
+            self.check_aligned(address)?;
+        }
+        Ok(address)
+    }
+
+    /// Raises #GP unless the address is a multiple of 16; if it is not even canonical, what that raises.
+    #[inline(always)]
+    pub(crate) fn check_aligned(&mut self, address: u64) -> Run<()> {
+        if address % 16 == 0 {
+            return Ok(());
+        }
+        let raised = self.raise_gp();
+        self.raised.canonical = self.flat && !canonical(address);
+        Err(raised)
     }
 
     /// The source operand: a register, or so many bytes of memory.
@@ -135,8 +149,7 @@ fn to_general(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     form!(op, ToGpr { load, wide, run });
     cpu.check_sse()?;
     let into_memory = op.kind == 1;
-    let source =
-        if into_memory { cpu.xmm(op.src) } else { cpu.vector_source(env, op, *load, false)? };
+    let source = if into_memory { cpu.xmm(op.src) } else { cpu.vector_source(env, op, *load, false)? };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let value = run(source, op.imm as u8, &mut mxcsr);
     cpu.put_mxcsr(mxcsr)?;
@@ -186,7 +199,13 @@ fn masked_store(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 
 impl Cpu {
     /// Stores the selected bytes at the destination string's pointer, with the operation's segment. All can be written, or none is.
-    pub(crate) fn store_selected(&mut self, env: &mut Env<'_>, op: &Op, value: &[u8], selected: u32) -> Run<()> {
+    pub(crate) fn store_selected(
+        &mut self,
+        env: &mut Env<'_>,
+        op: &Op,
+        value: &[u8],
+        selected: u32,
+    ) -> Run<()> {
         let start = self.gpr[usize::from(RDI)];
         let chosen = |index: &usize| selected >> index & 1 != 0;
         let mut addresses = [0; 16];
