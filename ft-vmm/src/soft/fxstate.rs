@@ -1,6 +1,6 @@
 //! FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, WAIT.
 
-use super::cpu::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, Cpu, vector};
+use super::cpu::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, Cpu, canonical, vector};
 use super::decode::Decoding;
 use super::op::{Env, Flow, Op, Run};
 use super::x87::is_pending;
@@ -52,15 +52,19 @@ pub(crate) fn wait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     Ok(Flow::Next)
 }
 
-/// The address of the area, aligned.
+/// The address of the area, aligned. One that is not even canonical raises what that does.
 fn area(cpu: &mut Cpu, op: &Op, write: bool) -> Run<u64> {
     if cpu.s.cr0 & CR0_EM != 0 {
         return Err(cpu.raise(vector::UD));
     }
     cpu.check_fpu()?;
     let address = cpu.address(op, 512, write)?;
-    cpu.check_aligned(address)?;
-    Ok(address)
+    if address % 16 == 0 {
+        return Ok(address);
+    }
+    let raised = cpu.raise_gp();
+    cpu.raised.canonical = cpu.flat && !canonical(address);
+    Err(raised)
 }
 
 /// Physical register of ST(n).

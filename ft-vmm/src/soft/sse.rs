@@ -1,7 +1,7 @@
 //! Operands of the instructions on XMM registers: where they come from, where they go, and what is checked. What is computed between is in
 //! [`xmm`](super::xmm).
 
-use super::cpu::{CR4_OSXMMEXCPT, Cpu, canonical, mask, vector};
+use super::cpu::{CR4_OSXMMEXCPT, Cpu, mask, vector};
 use super::decode::{Decoding, Form as Operands};
 use super::flags::ARITHMETIC;
 use super::forms::Form;
@@ -53,21 +53,7 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn vector_address(&mut self, op: &Op, bytes: u8, aligned: bool, write: bool) -> Run<u64> {
         let address = self.address(op, usize::from(bytes), write)?;
-        if aligned {
-            self.check_aligned(address)?;
-        }
-        Ok(address)
-    }
-
-    /// Raises #GP unless the address is a multiple of 16; if it is not even canonical, what that raises.
-    #[inline(always)]
-    pub(crate) fn check_aligned(&mut self, address: u64) -> Run<()> {
-        if address % 16 == 0 {
-            return Ok(());
-        }
-        let raised = self.raise_gp();
-        self.raised.canonical = self.flat && !canonical(address);
-        Err(raised)
+        if aligned && address % 16 != 0 { Err(self.raise_gp()) } else { Ok(address) }
     }
 
     /// The source operand: a register, or so many bytes of memory.
