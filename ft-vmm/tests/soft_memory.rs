@@ -1,5 +1,7 @@
 //! Paging: what each kind of fault says, accessed and dirty bits, TLBs that nobody can see; instructions that are overwritten.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "soft/bed.rs"]
 mod bed;
 
