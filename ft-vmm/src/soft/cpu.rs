@@ -97,6 +97,8 @@ pub(crate) struct Cpu {
     pub(crate) raised: Exception,
     /// Set by what shadows the next instruction.
     pub(crate) shadow: bool,
+    /// An event was entered by the instruction that runs: it takes the place of a single-step trap.
+    pub(crate) entered: bool,
     /// Exceptions delivered since an instruction last retired.
     pub(crate) deliveries: u32,
     /// Where unknown instructions were met, for the log.
@@ -123,6 +125,7 @@ impl Cpu {
             tlb: Tlb::new(),
             raised: Exception::default(),
             shadow: false,
+            entered: false,
             deliveries: 0,
             reported: BTreeSet::new(),
             s: CpuState::default(),

@@ -75,7 +75,7 @@ pub(crate) fn op(mode: Mode, instruction: &Instruction, bytes: &[u8]) -> Op {
         system::decode,
     ];
     if instruction.is_invalid() || !families.iter().any(|family| family(&mut decoding).is_some()) {
-        decoding.op.run = if instruction.is_invalid() { undefined } else { unknown };
+        decoding.op.run = unknown;
         decoding.op.last = true;
     }
     decoding.op
@@ -125,6 +125,26 @@ pub(crate) fn segment(register: Register) -> u8 {
         Register::FS => FS,
         Register::GS => GS,
         _ => DS,
+    }
+}
+
+/// The segment of a memory operand. In 64-bit mode prefixes for ES, CS, SS and DS do not count.
+fn memory_segment(mode: Mode, instruction: &Instruction) -> u8 {
+    let named = segment(instruction.memory_segment());
+    if mode != Mode::Bits64 || matches!(named, FS | GS) {
+        return named;
+    }
+    let stack =
+        matches!(instruction.memory_base(), Register::RSP | Register::RBP | Register::ESP | Register::EBP);
+    if stack { SS } else { DS }
+}
+
+/// The segment of a source string.
+pub(crate) fn string_segment(mode: Mode, instruction: &Instruction) -> u8 {
+    match segment(instruction.memory_segment()) {
+        named @ (FS | GS) => named,
+        _ if mode == Mode::Bits64 => DS,
+        named => named,
     }
 }
 
@@ -218,19 +238,24 @@ fn memory(decoding: &mut Decoding<'_>) {
         op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     }
     op.disp = instruction.memory_displacement64();
-    op.seg = segment(instruction.memory_segment());
+    op.seg = memory_segment(decoding.mode, instruction);
     op.plain = decoding.mode == Mode::Bits64 && op.address_bytes == 8 && !matches!(op.seg, FS | GS);
     if op.base == NONE && op.index == NONE {
         op.disp &= mask(op.address_bytes);
     }
 }
 
-/// An encoding that is no instruction, and instructions that exist to be undefined.
+/// Instructions that exist to be undefined.
 pub(crate) fn undefined(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     Err(cpu.raise(vector::UD))
 }
 
-/// An instruction that this processor does not have.
+/// An instruction of more than 15 bytes.
+pub(crate) fn too_long(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
+    Err(cpu.raise_gp())
+}
+
+/// An instruction that this processor does not have, or an encoding that no processor has.
 fn unknown(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     cpu.rip = op.ip();
     system::report_unknown(cpu, env);
@@ -240,13 +265,12 @@ fn unknown(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 /// For families: the mnemonics that do nothing here.
 pub(crate) fn is_hint(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{
-        Clflush, Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1,
+        Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1,
         Prefetcht2, Prefetchw, Prefetchwt1, Reservednop, Sfence,
     };
     matches!(
         mnemonic,
-        Clflush
-            | Endbr32
+        Endbr32
             | Endbr64
             | Lfence
             | Mfence

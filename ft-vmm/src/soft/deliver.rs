@@ -69,6 +69,7 @@ fn doubles(first: u8, second: u8) -> bool {
 /// Goes to the handler of an event, or raises what stands in the way.
 pub(crate) fn enter(cpu: &mut Cpu, env: &mut Env<'_>, event: &Exception, cause: Cause) -> Run<()> {
     if cpu.s.cr0 & CR0_PE == 0 {
+        cpu.entered = true;
         return enter_real(cpu, env, event.vector);
     }
     let user = cpu.tlb.user();
@@ -78,8 +79,9 @@ pub(crate) fn enter(cpu: &mut Cpu, env: &mut Env<'_>, event: &Exception, cause: 
     } else {
         enter_legacy(cpu, env, event, cause)
     };
-    if entered.is_err() {
-        cpu.tlb.put_user(user);
+    match entered {
+        Ok(()) => cpu.entered = true,
+        Err(_) => cpu.tlb.put_user(user),
     }
     entered
 }

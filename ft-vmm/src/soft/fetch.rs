@@ -42,7 +42,10 @@ pub(crate) fn block(cpu: &mut Cpu, env: &mut Env<'_>, gpa: u64) -> Run<Block> {
         if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
             break;
         }
-        let op = decode::op(cpu.mode, &instruction, &bytes[used..used + instruction.len()]);
+        let mut op = decode::op(cpu.mode, &instruction, &bytes[used..used + instruction.len()]);
+        if instruction.is_invalid() && is_too_long(cpu.mode, &bytes[used..room]) {
+            op.run = decode::too_long;
+        }
         used += instruction.len();
         ops.push(op);
         if op.last {
@@ -79,8 +82,20 @@ fn straddling(
     if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
         return Err(cpu.raise_gp());
     }
-    let op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes) };
+    let mut op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes) };
+    if instruction.is_invalid() && is_too_long(cpu.mode, &bytes[..room]) {
+        op.run = decode::too_long;
+    }
     Ok(Block { ops: Box::new([op]), bytes: in_page as u64, second: Some(second) })
+}
+
+/// Whether an instruction that cannot be decoded is one that does not end within 15 bytes.
+fn is_too_long(mode: Mode, bytes: &[u8]) -> bool {
+    // With 15 bytes the decoder does not tell: so ask whether it would have wanted the last of them.
+    let Some(head) = bytes.get(..INSTRUCTION_BYTES_MAX) else { return false };
+    let mut decoder = decoder(mode, &head[..INSTRUCTION_BYTES_MAX - 1], 0);
+    decoder.decode_out(&mut Instruction::new());
+    decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 /// Bytes from RIP to the end of the code segment.

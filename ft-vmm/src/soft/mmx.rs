@@ -97,6 +97,8 @@ fn from_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let source = if op.memory { read(cpu, env, op, *load)? } else { cpu.xmm(op.src) };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let result = run(source, &mut mxcsr);
+    // Even if an exception keeps the result away.
+    mmx::enter(&mut cpu.s.fpu);
     cpu.put_mxcsr(mxcsr)?;
     cpu.put_mm(op.dst, result);
     Ok(Flow::Next)
@@ -109,10 +111,10 @@ fn to_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let source = if op.memory { read(cpu, env, op, 8)? as u64 } else { cpu.mm(op.src) };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let result = run(cpu.xmm(op.dst), source, &mut mxcsr);
-    cpu.put_mxcsr(mxcsr)?;
     if !op.memory {
         mmx::enter(&mut cpu.s.fpu);
     }
+    cpu.put_mxcsr(mxcsr)?;
     cpu.put_xmm(op.dst, result);
     Ok(Flow::Next)
 }

@@ -328,6 +328,6 @@ fn decode_widen(decoding: &mut Decoding<'_>, bytes: u8, handler: super::op::Hand
 
 fn decode_xlat(decoding: &mut Decoding<'_>) -> Option<()> {
     decoding.op.address_bytes = decoding.instruction.memory_base().size() as u8;
-    decoding.op.seg = super::decode::segment(decoding.instruction.memory_segment());
+    decoding.op.seg = super::decode::string_segment(decoding.mode, decoding.instruction);
     decoding.run(xlat)
 }
