@@ -179,8 +179,7 @@ impl Parser {
                     Some(byte) => return fail(ProtocolError::Dollar(*byte)),
                 }
                 let from = self.at + 1;
-                let length =
-                    self.number(input, from, ProtocolError::LengthTooLong, ProtocolError::Length)?;
+                let length = self.number(input, from, ProtocolError::LengthTooLong, ProtocolError::Length)?;
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 if length > ARGUMENT_BYTES_MAX {
                     return fail(ProtocolError::Length);
@@ -488,7 +487,8 @@ mod tests {
                     Parsed::Error(error) => return (found, Some(error)),
                     Parsed::Request { bytes } => {
                         let arguments = parser.arguments(&input[start..end]);
-                        found.push((0..arguments.count()).map(|index| arguments.at(index).to_vec()).collect());
+                        found
+                            .push((0..arguments.count()).map(|index| arguments.at(index).to_vec()).collect());
                         start += bytes;
                     }
                 }
@@ -561,7 +561,9 @@ mod tests {
         for value in [0, 1, -1, 10, i64::MAX, i64::MIN] {
             assert_eq!(integer(Decimal::new(value).bytes()), Some(value));
         }
-        for text in ["", "-", "+1", "01", "-0", " 1", "1 ", "9223372036854775808", "-9223372036854775809", "1.0"] {
+        for text in
+            ["", "-", "+1", "01", "-0", " 1", "1 ", "9223372036854775808", "-9223372036854775809", "1.0"]
+        {
             assert_eq!(integer(text.as_bytes()), None, "{text:?}");
         }
     }

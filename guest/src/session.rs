@@ -17,7 +17,11 @@ pub const REPLY_BYTES_MAX: usize = 4 << 20;
 enum State {
     Open,
     /// The reply to SAVE begins at this byte of the output and must not leave before the log has come to `ticket`.
-    Saving { ticket: u64, then: After, held_from: usize },
+    Saving {
+        ticket: u64,
+        then: After,
+        held_from: usize,
+    },
     /// Nothing more is executed.
     Closing,
 }

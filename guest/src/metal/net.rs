@@ -36,7 +36,10 @@ impl Ring {
     }
 
     fn frame(&mut self, index: u16, bytes: usize) -> &mut [u8] {
-        assert!(index < self.queue.size() && bytes <= BUFFER_BYTES - HEADER_BYTES, "a frame that is no buffer's");
+        assert!(
+            index < self.queue.size() && bytes <= BUFFER_BYTES - HEADER_BYTES,
+            "a frame that is no buffer's"
+        );
         // SAFETY: inside the buffers, of which the device does not have this one now.
         unsafe {
             let start = self.buffers.add(usize::from(index) * BUFFER_BYTES + HEADER_BYTES);

@@ -118,8 +118,12 @@ impl Server {
     }
 
     fn serve(&mut self, service: &mut Service) {
-        let buffered: usize =
-            self.connections.iter().filter_map(|connection| connection.session.as_ref()).map(Session::buffered).sum();
+        let buffered: usize = self
+            .connections
+            .iter()
+            .filter_map(|connection| connection.session.as_ref())
+            .map(Session::buffered)
+            .sum();
         let mut room = self.buffer_bytes.saturating_sub(buffered);
         let mut clients = 0;
         for connection in &mut self.connections {
@@ -156,7 +160,10 @@ impl Server {
         let listening = |connection: &&Connection| connection.session.is_none();
         let mut count = self.connections.iter().filter(listening).count();
         while count < BATCH && self.connections.len() < self.connections_max {
-            self.connections.push(Connection { socket: self.sockets.add(listener(self.connection_bytes)), session: None });
+            self.connections.push(Connection {
+                socket: self.sockets.add(listener(self.connection_bytes)),
+                session: None,
+            });
             count += 1;
         }
     }
