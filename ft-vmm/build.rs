@@ -46,7 +46,17 @@ fn main() {
 /// Runs cargo; returns where the image is.
 pub(crate) fn build(guest: &Path, target: &Path) -> PathBuf {
     let mut command = Command::new(variable("CARGO"));
-    command.args(["build", "--release", "--locked", "--features", "metal", "--bin", NAME, "--target", TARGET]);
+    command.args([
+        "build",
+        "--release",
+        "--locked",
+        "--features",
+        "metal",
+        "--bin",
+        NAME,
+        "--target",
+        TARGET,
+    ]);
     command.arg("--target-dir").arg(target).current_dir(guest);
     let profile = |name: &str| name.starts_with("CARGO_PROFILE_") || name.starts_with("CARGO_TARGET_");
     let foreign = env::vars_os().map(|(name, _)| name);

@@ -23,7 +23,8 @@ mod tests {
     /// Address and content of the sections that hold instructions.
     fn sections() -> Vec<(u64, &'static [u8])> {
         const EXECUTABLE: u64 = 4;
-        let (table, size, count) = (number::<8>(40) as usize, number::<2>(58) as usize, number::<2>(60) as usize);
+        let (table, size, count) =
+            (number::<8>(40) as usize, number::<2>(58) as usize, number::<2>(60) as usize);
         let header = |index| table + index * size;
         let executable = |at: &usize| number::<8>(at + 8) & EXECUTABLE != 0;
         let content = |at: usize| {
@@ -59,8 +60,21 @@ mod tests {
     fn instructions_are_those_of_every_x86_64() {
         use CpuidFeature::*;
         const PLAIN: [CpuidFeature; 15] = [
-            INTEL8086, INTEL186, INTEL286, INTEL386, INTEL486, X64, CMOV, CPUID, FPU, FXSR, MULTIBYTENOP, SSE,
-            SSE2, CX8, PAUSE,
+            INTEL8086,
+            INTEL186,
+            INTEL286,
+            INTEL386,
+            INTEL486,
+            X64,
+            CMOV,
+            CPUID,
+            FPU,
+            FXSR,
+            MULTIBYTENOP,
+            SSE,
+            SSE2,
+            CX8,
+            PAUSE,
         ];
         for instruction in instructions() {
             assert!(!instruction.is_invalid(), "at {:#x}", instruction.ip());
@@ -75,16 +89,16 @@ mod tests {
     fn forbidden_instructions_are_absent() {
         use Mnemonic::*;
         const FORBIDDEN: [Mnemonic; 17] = [
-            Rdtsc, Rdtscp, Rdrand, Rdseed, Cpuid, Xgetbv, Syscall, Sysenter, Int, Int1, Into, Vmcall, Vmmcall, Lss,
-            Lfs, Lgs, Swapgs,
+            Rdtsc, Rdtscp, Rdrand, Rdseed, Cpuid, Xgetbv, Syscall, Sysenter, Int, Int1, Into, Vmcall,
+            Vmmcall, Lss, Lfs, Lgs, Swapgs,
         ];
         for instruction in instructions() {
             let at = instruction.ip();
             assert!(!FORBIDDEN.contains(&instruction.mnemonic()), "{:?} at {at:#x}", instruction.mnemonic());
             let prefix = instruction.segment_prefix();
             assert!(!matches!(prefix, Register::FS | Register::GS), "{prefix:?} at {at:#x}");
-            let to_segment =
-                instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_segment_register();
+            let to_segment = instruction.op0_kind() == OpKind::Register
+                && instruction.op0_register().is_segment_register();
             assert!(!to_segment, "a segment register is loaded at {at:#x}");
         }
     }
@@ -99,6 +113,9 @@ mod tests {
         assert_eq!(count(&[Code::Iretq]), 16 + 2);
         assert_eq!((count(&[Code::Hlt]), count(&[Code::Sti]), count(&[Code::Cli])), (1, 1, 0));
         assert_eq!(count(&[Code::Mov_r64_cr]), 1);
-        assert_eq!(count(&[Code::Mov_cr_r64, Code::Wrmsr, Code::Rdmsr, Code::Lgdt_m1664, Code::Lidt_m1664]), 0);
+        assert_eq!(
+            count(&[Code::Mov_cr_r64, Code::Wrmsr, Code::Rdmsr, Code::Lgdt_m1664, Code::Lidt_m1664]),
+            0
+        );
     }
 }
