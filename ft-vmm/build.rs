@@ -44,7 +44,7 @@ fn main() {
 }
 
 /// Runs cargo; returns where the image is.
-fn build(guest: &Path, target: &Path) -> PathBuf {
+pub(crate) fn build(guest: &Path, target: &Path) -> PathBuf {
     let mut command = Command::new(variable("CARGO"));
     command.args([
         "build",

@@ -23,7 +23,6 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-#[ignore = "builds the guest once more, half a minute"]
 fn the_same_sources_give_the_same_image_in_another_place() {
     let elsewhere = tempfile::tempdir().unwrap();
     let guest = elsewhere.path().join("a/longer/path/to/guest");

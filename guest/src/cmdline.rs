@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for word in ["mode=dance", "rounds=-1", "ip=10.0.2.15", "ip=10.0.2.15/33", "ip=10.0.2/24", "gw=nowhere"] {
+        for word in
+            ["mode=dance", "rounds=-1", "ip=10.0.2.15", "ip=10.0.2.15/33", "ip=10.0.2/24", "gw=nowhere"]
+        {
             assert_eq!(Options::parse(word), Err(word));
         }
     }

@@ -7,15 +7,15 @@ use alloc::vec::Vec;
 use twox_hash::XxHash3_64;
 
 /// Numbers sorted in a round.
-const SORT_COUNT: usize = 64 * 1024;
+const SORT_COUNT: usize = 32 * 1024;
 /// Bytes hashed in a round.
-const HASH_BYTES: usize = 2 << 20;
+const HASH_BYTES: usize = 1 << 20;
 /// Rows and columns of the matrices.
-const MATRIX_SIDE: usize = 96;
+const MATRIX_SIDE: usize = 64;
 /// Links of the chase: 4 MiB of them.
 const CHASE_COUNT: usize = 1 << 20;
 /// Links followed in a round.
-const CHASE_STEPS: usize = 200_000;
+const CHASE_STEPS: usize = 100_000;
 
 /// Does the work; the checksum covers all rounds.
 pub fn run(rounds: u32) -> u64 {

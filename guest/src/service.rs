@@ -2,8 +2,8 @@
 
 use crate::log::record::Record;
 use crate::log::{Log, Request};
-use crate::store::{Full, Store, cost};
 use crate::store::{ALLOCATION_OVERHEAD_MAX, DEADLINE_COST, RECORD_OVERHEAD_BYTES};
+use crate::store::{Full, Store, cost};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -108,7 +108,12 @@ impl Service {
     ///
     /// # Errors
     /// What is full.
-    pub(crate) fn admit_many(&self, entries: usize, key_bytes: usize, value_bytes: usize) -> Result<(), Full> {
+    pub(crate) fn admit_many(
+        &self,
+        entries: usize,
+        key_bytes: usize,
+        value_bytes: usize,
+    ) -> Result<(), Full> {
         self.is_writable()?;
         let one = cost(0, 0) + DEADLINE_COST + 2 * ALLOCATION_OVERHEAD_MAX;
         let bytes = (key_bytes + value_bytes) as u64;

@@ -173,7 +173,6 @@ impl<'a> Call<'a> {
     pub(crate) fn word(&self, index: usize) -> u64 {
         packed(self.at(index))
     }
-
 }
 
 /// A command.

@@ -72,9 +72,9 @@ pub(super) fn hello<'a>(call: &mut Call<'a>) -> Outcome<'a> {
     const AUTH: u64 = packed(b"AUTH");
     const SETNAME: u64 = packed(b"SETNAME");
     if call.count() > 1 {
-        let version = call.integer(1).map_err(|_| {
-            Refusal::Other("ERR Protocol version is not an integer or out of range")
-        })?;
+        let version = call
+            .integer(1)
+            .map_err(|_| Refusal::Other("ERR Protocol version is not an integer or out of range"))?;
         if version != 2 {
             return Err(Refusal::Protocol);
         }
@@ -115,7 +115,9 @@ fn client_name<'a>(name: &'a [u8]) -> Result<Vec<u8>, Refusal<'a>> {
         return Err(Refusal::TooLong("client name"));
     }
     if !name.iter().all(u8::is_ascii_graphic) {
-        return Err(Refusal::Other("ERR Client names cannot contain spaces, newlines or special characters."));
+        return Err(Refusal::Other(
+            "ERR Client names cannot contain spaces, newlines or special characters.",
+        ));
     }
     Ok(name.into())
 }

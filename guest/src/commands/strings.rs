@@ -71,7 +71,12 @@ impl SetOptions {
 }
 
 /// The deadline that argument `index` says; it must be positive.
-fn deadline<'a>(call: &Call<'a>, index: usize, milliseconds: bool, relative: bool) -> Result<u64, Refusal<'a>> {
+fn deadline<'a>(
+    call: &Call<'a>,
+    index: usize,
+    milliseconds: bool,
+    relative: bool,
+) -> Result<u64, Refusal<'a>> {
     let number = call.integer(index)?;
     let invalid = Refusal::InvalidExpire(call.name);
     if number <= 0 {

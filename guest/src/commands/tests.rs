@@ -17,8 +17,7 @@ impl Redis {
     }
 
     fn with_limits(limits: Limits) -> Self {
-        let mut redis =
-            Self { service: Service::new(Store::new(limits), None), session: Session::new(7) };
+        let mut redis = Self { service: Service::new(Store::new(limits), None), session: Session::new(7) };
         redis.at(1_000_000);
         redis
     }

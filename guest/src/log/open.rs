@@ -162,12 +162,7 @@ impl Reader {
     }
 
     /// `sectors` sectors at a position, and more of them read from the disk than asked for.
-    fn load(
-        &mut self,
-        disk: &mut impl Disk,
-        position: &Position,
-        sectors: u64,
-    ) -> Result<&[u8], OpenError> {
+    fn load(&mut self, disk: &mut impl Disk, position: &Position, sectors: u64) -> Result<&[u8], OpenError> {
         let start = self.layout.start(position.area);
         let wanted = start + position.sector;
         let held = self.sector..self.sector + (self.buffer.len() / SECTOR_BYTES) as u64;

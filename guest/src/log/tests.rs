@@ -211,7 +211,10 @@ impl World {
         let content = self.disk.crash(&mut self.random);
         let after = Self::new(FakeDisk::new(content), self.random).expect("a crash leaves a log");
         let found = digest(after.service.store());
-        assert!(self.states[self.survives..].contains(&found), "a state that was, and not before the last save");
+        assert!(
+            self.states[self.survives..].contains(&found),
+            "a state that was, and not before the last save"
+        );
         Self { now: self.now, ..after }
     }
 }

@@ -124,7 +124,8 @@ impl Block {
         while let Some((head, _)) = self.queue.pop() {
             let request = head / PARTS;
             // SAFETY: one of the frames, which the device does not have any more.
-            let status = unsafe { (&raw const (*self.frames.add(usize::from(request))).status).read_volatile() };
+            let status =
+                unsafe { (&raw const (*self.frames.add(usize::from(request))).status).read_volatile() };
             let owner = self.owners[usize::from(request)];
             self.free.push(request);
             if let Some(job) = self.jobs.iter_mut().find(|job| job.id == owner) {

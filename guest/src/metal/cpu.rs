@@ -135,7 +135,9 @@ fn set_gate(vector: usize, to: usize, kind: u8) {
 /// Programs both interrupt controllers: vectors from 0x20 on, edges, no end of interrupt needed. Only `lines` are let through.
 pub(crate) fn unmask(lines: u16) {
     const CASCADE: u16 = 1 << 2;
-    for (port, vector, cascade) in [(0x20u16, VECTOR_LINE_0 as u8, 1 << 2), (0xa0, VECTOR_LINE_0 as u8 + 8, 2)] {
+    for (port, vector, cascade) in
+        [(0x20u16, VECTOR_LINE_0 as u8, 1 << 2), (0xa0, VECTOR_LINE_0 as u8 + 8, 2)]
+    {
         out8(port, 0x11);
         out8(port + 1, vector);
         out8(port + 1, cascade);
@@ -173,7 +175,8 @@ pub(crate) fn idle() {
 extern "C" fn fault_report() -> ! {
     // SAFETY: written by the stub before it returned to here, and by nobody else.
     let [vector, code, rip, cr2] = unsafe { addr_of_mut!(FAULT).read_volatile() };
-    let _ = writeln!(super::serial::Serial, "fault: vector {vector} code {code:#x} rip {rip:#x} cr2 {cr2:#x}");
+    let _ =
+        writeln!(super::serial::Serial, "fault: vector {vector} code {code:#x} rip {rip:#x} cr2 {cr2:#x}");
     power_off()
 }
 

@@ -3,8 +3,8 @@
 //! The loops are in assembly: written in Rust, the compiler would recognize them and call the very function it is compiling.
 
 use core::arch::naked_asm;
-use talc::source::Manual;
 use talc::TalcLock;
+use talc::source::Manual;
 
 /// Takes nothing and gives nothing: there is one thread, and interrupts allocate nothing.
 struct OneThread;

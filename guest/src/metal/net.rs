@@ -36,7 +36,10 @@ impl Ring {
     }
 
     fn frame(&mut self, index: u16, bytes: usize) -> &mut [u8] {
-        assert!(index < self.queue.size() && bytes <= BUFFER_BYTES - HEADER_BYTES, "a frame that is no buffer's");
+        assert!(
+            index < self.queue.size() && bytes <= BUFFER_BYTES - HEADER_BYTES,
+            "a frame that is no buffer's"
+        );
         // SAFETY: inside the buffers, of which the device does not have this one now.
         unsafe {
             let start = self.buffers.add(usize::from(index) * BUFFER_BYTES + HEADER_BYTES);
@@ -51,6 +54,7 @@ pub(crate) struct Card {
     receive: Ring,
     transmit: Ring,
     free: alloc::vec::Vec<u16>,
+    openings: usize,
 }
 
 impl Card {
@@ -64,7 +68,7 @@ impl Card {
         (0..receive.queue.size()).for_each(|index| receive.queue.push(index));
         receive.queue.notify();
         let free = (0..transmit.queue.size()).collect();
-        Some(Self { slot, receive, transmit, free })
+        Some(Self { slot, receive, transmit, free, openings: 0 })
     }
 
     /// Its address.
@@ -75,6 +79,16 @@ impl Card {
     /// It has interrupted: lowers the line.
     pub(crate) fn acknowledge(&self) {
         self.slot.acknowledge();
+    }
+
+    /// Frames taken in since [`Card::forget_openings`] that may open a connection.
+    pub(crate) fn openings(&self) -> usize {
+        self.openings
+    }
+
+    /// See [`Card::openings`].
+    pub(crate) fn forget_openings(&mut self) {
+        self.openings = 0;
     }
 
     /// Whether frames wait.
@@ -122,7 +136,8 @@ impl Device for Card {
         if self.free.is_empty() {
             return None;
         }
-        let received = Received { ring: &mut self.receive, index, bytes: bytes.saturating_sub(HEADER_BYTES) };
+        let (ring, openings) = (&mut self.receive, &mut self.openings);
+        let received = Received { ring, openings, index, bytes: bytes.saturating_sub(HEADER_BYTES) };
         Some((received, ToSend { ring: &mut self.transmit, free: &mut self.free }))
     }
 
@@ -142,17 +157,32 @@ impl Device for Card {
 /// A frame that has come in.
 pub(crate) struct Received<'a> {
     ring: &'a mut Ring,
+    openings: &'a mut usize,
     index: u16,
     bytes: usize,
 }
 
 impl RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        let result = f(self.ring.frame(self.index, self.bytes));
+        let frame = self.ring.frame(self.index, self.bytes);
+        *self.openings += usize::from(may_open(frame));
+        let result = f(frame);
         self.ring.queue.pop();
         self.ring.queue.push(self.index);
         result
     }
+}
+
+/// Whether this may be TCP's first segment of a connection: it is, or has IP options and is not looked at closer.
+fn may_open(frame: &[u8]) -> bool {
+    const IP: usize = 14;
+    const PLAIN_IPV4: u8 = 0x45;
+    const PROTOCOL: usize = IP + 9;
+    const TCP: u8 = 6;
+    const FLAGS: usize = IP + 20 + 13;
+    const SYN: u8 = 2;
+    let byte = |at: usize| frame.get(at).copied().unwrap_or_default();
+    byte(IP) != PLAIN_IPV4 || (byte(PROTOCOL) == TCP && byte(FLAGS) & SYN != 0)
 }
 
 /// Room for a frame.

@@ -1,7 +1,7 @@
 //! The store on the network: smoltcp's sockets on one side, sessions on the other.
 //!
-//! Invariant: at least as many sockets listen as frames are taken in at a time, so that a burst of connections is not refused while
-//! fewer than [`CONNECTIONS_MAX`] are open.
+//! Invariant: before a frame is taken in that may open a connection, a socket listens, unless [`CONNECTIONS_MAX`] are open: a burst of
+//! connections is not refused.
 
 use super::net::Card;
 use alloc::vec;
@@ -19,8 +19,12 @@ use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
 pub(crate) const PORT: u16 = 6379;
 /// Connections at a time, if there is memory for them.
 const CONNECTIONS_MAX: usize = 256;
-/// Frames taken in at a time, and sockets that listen.
+/// Frames taken in at a time.
 const BATCH: usize = 32;
+/// Sockets that listen. Every socket costs time whenever there is something to do.
+const LISTENERS: usize = 8;
+/// What surely fits into one segment.
+const SEGMENT_BYTES: usize = 536;
 /// A connection's buffers together, a third of them for receiving.
 const CONNECTION_BYTES: RangeInclusive<usize> = 48 * 1024..=192 * 1024;
 /// A client that does not acknowledge anything for so long is gone.
@@ -96,16 +100,20 @@ impl Server {
             // The disk's interrupts and the timer's come back to this.
             return false;
         }
-        for taken in 0..BATCH {
+        for taken in 1..=BATCH {
             let result = self.interface.poll_ingress_single(now, &mut self.card, &mut self.sockets);
             if matches!(result, PollIngressSingleResult::None) {
                 break;
             }
-            more = taken + 1 == BATCH;
+            more = taken == BATCH || self.card.openings() >= LISTENERS;
+            if more {
+                break;
+            }
         }
-        self.serve(service);
-        while self.interface.poll_egress(now, &mut self.card, &mut self.sockets) != PollResult::None {
-            // Room in the sockets for more of long replies.
+        self.card.forget_openings();
+        let long = self.serve(service);
+        // Each call sends a segment of each socket: one call does for replies of one segment.
+        while self.interface.poll_egress(now, &mut self.card, &mut self.sockets) != PollResult::None && long {
         }
         self.listen();
         self.card.flush();
@@ -117,11 +125,17 @@ impl Server {
         self.connections.iter().filter_map(|connection| connection.session.as_ref()).any(Session::shuts_down)
     }
 
-    fn serve(&mut self, service: &mut Service) {
-        let buffered: usize =
-            self.connections.iter().filter_map(|connection| connection.session.as_ref()).map(Session::buffered).sum();
+    /// Lets sessions execute what has come in. Returns whether a socket may have more to send than one segment.
+    fn serve(&mut self, service: &mut Service) -> bool {
+        let buffered: usize = self
+            .connections
+            .iter()
+            .filter_map(|connection| connection.session.as_ref())
+            .map(Session::buffered)
+            .sum();
         let mut room = self.buffer_bytes.saturating_sub(buffered);
         let mut clients = 0;
+        let mut long = false;
         for connection in &mut self.connections {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
             if connection.session.is_none() && socket.is_active() {
@@ -137,10 +151,12 @@ impl Server {
                     connection.session = None;
                     socket.abort();
                 }
+                long |= socket.send_queue() > SEGMENT_BYTES;
                 clients += 1;
             }
         }
         service.counters.clients = clients;
+        long
     }
 
     /// Lets go of sockets that are done, and keeps enough of them listening.
@@ -155,8 +171,11 @@ impl Server {
         });
         let listening = |connection: &&Connection| connection.session.is_none();
         let mut count = self.connections.iter().filter(listening).count();
-        while count < BATCH && self.connections.len() < self.connections_max {
-            self.connections.push(Connection { socket: self.sockets.add(listener(self.connection_bytes)), session: None });
+        while count < LISTENERS && self.connections.len() < self.connections_max {
+            self.connections.push(Connection {
+                socket: self.sockets.add(listener(self.connection_bytes)),
+                session: None,
+            });
             count += 1;
         }
     }

@@ -183,7 +183,8 @@ impl Queue {
             let last = usize::from(index - first) + 1 == parts.len();
             let flags = if last { 0 } else { NEXT } | if part.device_writes { DEVICE_WRITES } else { 0 };
             let next = if last { 0 } else { index + 1 };
-            let descriptor = Descriptor { address: part.address as u64, bytes: part.bytes as u32, flags, next };
+            let descriptor =
+                Descriptor { address: part.address as u64, bytes: part.bytes as u32, flags, next };
             // SAFETY: inside the table, which is ours: the device does not have this request now.
             unsafe { self.descriptors.add(usize::from(index)).write_volatile(descriptor) };
         }
