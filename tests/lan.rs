@@ -433,7 +433,16 @@ fn figures_of_a_forwarded_connection() {
         .collect();
     times.sort();
     println!("echo: {rate:.0} MB/s each way; 64 bytes there and back: median {:?}", times[10_000]);
-    println!("{:#?}", lan.switch.statistics().unwrap());
+    let lan = Lan::forwarding(&[SERVICE]);
+    let _guest = Guest::serve(lan.port(), 260, Box::new(server::service()));
+    let address = lan.switch.forward_addresses()[0];
+    for connections in [16, 256] {
+        let load = Load::start(LoadConfig { connections, pipeline: 1, ..LoadConfig::new(address) }).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        let report = load.finish();
+        println!("{connections} clients: {:.0} ops/s, {:?}", report.ops_per_second, report.latency);
+        assert!(report.is_clean(), "{report:#?}");
+    }
 }
 
 #[test]

@@ -307,9 +307,9 @@ fn is_counter(key: &[u8]) -> bool {
 }
 
 /// The server without its sockets: what the guest of another test runs.
-pub(crate) fn service() -> Box<dyn FnMut(&mut Vec<u8>) -> Vec<u8> + Send> {
+pub(crate) fn service() -> impl FnMut(&mut Vec<u8>) -> Vec<u8> + Send {
     let mut state = State::new(Trick::None).0;
-    Box::new(move |heard| {
+    move |heard: &mut Vec<u8>| {
         let mut replies = Vec::new();
         while let Some((words, length)) = parse(heard) {
             heard.drain(..length);
@@ -319,5 +319,5 @@ pub(crate) fn service() -> Box<dyn FnMut(&mut Vec<u8>) -> Vec<u8> + Send> {
             }
         }
         replies
-    })
+    }
 }
