@@ -15,6 +15,7 @@
 //!
 //! It does not do: VLANs, spanning trees, DHCP, DNS, routing, or connections opened by guests to the outside.
 
+mod accept;
 mod config;
 mod error;
 mod fabric;

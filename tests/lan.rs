@@ -3,10 +3,14 @@
 
 #[path = "lan/guest.rs"]
 mod guest;
+#[allow(dead_code)]
+#[path = "load/server.rs"]
+mod server;
 
 use crossbeam::channel::{self, Receiver};
 use ft::lan::{Endpoint, Forward, Mac, Notice, Port, PortConfig, Switch, SwitchConfig, announcement};
-use guest::{ECHO, GUEST, Guest, HANG_UP};
+use ft::load::{Load, LoadConfig};
+use guest::{GUEST, Guest, HANG_UP, SERVICE};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -245,7 +249,7 @@ fn echo(stream: TcpStream, length: usize, mut progress: impl FnMut(usize)) -> Du
 
 #[test]
 fn a_client_talks_to_a_guest_and_both_directions_end_by_themselves() {
-    let lan = Lan::forwarding(&[ECHO]);
+    let lan = Lan::forwarding(&[SERVICE]);
     let _guest = Guest::boot(lan.port(), 2);
     echo(lan.client(0), 4 << 20, |_| {});
     // Half-closed by the client from the beginning: what was sent before still comes back.
@@ -262,7 +266,7 @@ fn a_client_talks_to_a_guest_and_both_directions_end_by_themselves() {
 
 #[test]
 fn a_clients_stream_survives_failovers_of_its_guest() {
-    let lan = Lan::forwarding(&[ECHO]);
+    let lan = Lan::forwarding(&[SERVICE]);
     let guest = Guest::boot(lan.port(), 1);
     let outage = Duration::from_millis(200);
     let mut next = 1 << 20;
@@ -281,9 +285,36 @@ fn a_clients_stream_survives_failovers_of_its_guest() {
 }
 
 #[test]
+fn a_load_on_a_guest_that_fails_over_finds_nothing_wrong() {
+    let lan = Lan::forwarding(&[SERVICE]);
+    let mut redis = server::service();
+    let (sender, served) = channel::bounded(0);
+    let service = move |heard: &mut Vec<u8>| {
+        // Only while the test waits for it.
+        let _ = sender.try_send(());
+        redis(heard)
+    };
+    let guest = Guest::serve(lan.port(), 8, Box::new(service));
+    let config =
+        LoadConfig { connections: 4, pipeline: 8, ..LoadConfig::new(lan.switch.forward_addresses()[0]) };
+    let load = Load::start(config).unwrap();
+    for _ in 0..3 {
+        (0..300).for_each(|_| served.recv_timeout(PATIENCE).unwrap());
+        let mark = load.mark();
+        guest.fail_over(lan.port(), Duration::from_millis(100));
+        lan.wait(|notice| matches!(notice, Notice::Moved { .. }));
+        let gap = load.gap_since(mark);
+        assert!(gap >= Duration::from_millis(90) && gap < Duration::from_secs(1), "{gap:?}");
+    }
+    let report = load.finish();
+    assert!(report.is_clean() && report.ops > 1000 && report.keys_read_back > 300, "{report:#?}");
+    assert_eq!(lan.switch.statistics().unwrap().resets, 0);
+}
+
+#[test]
 fn an_idle_client_notices_nothing_and_one_that_comes_during_the_outage_waits() {
     let lan = Lan::start(|config| {
-        config.forwards = forwards(&[ECHO]);
+        config.forwards = forwards(&[SERVICE]);
         config.guest_timeout = Duration::from_millis(700);
     });
     let guest = Guest::boot(lan.port(), 2);
@@ -306,7 +337,7 @@ fn an_idle_client_notices_nothing_and_one_that_comes_during_the_outage_waits() {
 
 #[test]
 fn many_clients_at_a_time() {
-    let lan = Lan::forwarding(&[ECHO]);
+    let lan = Lan::forwarding(&[SERVICE]);
     let _guest = Guest::boot(lan.port(), 300);
     let mut clients: Vec<TcpStream> = (0..300).map(|_| lan.client(0)).collect();
     for round in 0..3usize {
@@ -325,7 +356,7 @@ fn many_clients_at_a_time() {
 #[test]
 fn clients_beyond_the_bound_wait_for_a_place() {
     let lan = Lan::start(|config| {
-        config.forwards = forwards(&[ECHO]);
+        config.forwards = forwards(&[SERVICE]);
         config.max_connections = 2;
     });
     let _guest = Guest::boot(lan.port(), 8);
@@ -367,7 +398,7 @@ fn a_client_learns_that_its_guest_refuses_hangs_up_or_is_not_there() {
 
 #[test]
 fn the_guest_learns_that_its_client_is_gone() {
-    let lan = Lan::forwarding(&[ECHO]);
+    let lan = Lan::forwarding(&[SERVICE]);
     // One socket: the second client is served only if the guest noticed the end of the first.
     let _guest = Guest::boot(lan.port(), 1);
     let mut rude = lan.client(0);
@@ -379,6 +410,39 @@ fn the_guest_learns_that_its_client_is_gone() {
     let mut polite = lan.client(0);
     polite.write_all(b"x").unwrap();
     polite.read_exact(&mut [0]).unwrap();
+}
+
+/// Run it with `--release -- --ignored --nocapture` on a quiet machine.
+#[test]
+#[ignore = "measures"]
+fn figures_of_a_forwarded_connection() {
+    let lan = Lan::forwarding(&[SERVICE]);
+    let _guest = Guest::boot(lan.port(), 2);
+    let (length, start) = (256 << 20, Instant::now());
+    echo(lan.client(0), length, |_| {});
+    let rate = length as f64 / 1e6 / start.elapsed().as_secs_f64();
+    let mut client = lan.client(0);
+    client.set_nodelay(true).unwrap();
+    let mut times: Vec<Duration> = (0..20_000)
+        .map(|_| {
+            let start = Instant::now();
+            client.write_all(&[1; 64]).unwrap();
+            client.read_exact(&mut [0; 64]).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("echo: {rate:.0} MB/s each way; 64 bytes there and back: median {:?}", times[10_000]);
+    let lan = Lan::forwarding(&[SERVICE]);
+    let _guest = Guest::serve(lan.port(), 260, Box::new(server::service()));
+    let address = lan.switch.forward_addresses()[0];
+    for connections in [16, 256] {
+        let load = Load::start(LoadConfig { connections, pipeline: 1, ..LoadConfig::new(address) }).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        let report = load.finish();
+        println!("{connections} clients: {:.0} ops/s, {:?}", report.ops_per_second, report.latency);
+        assert!(report.is_clean(), "{report:#?}");
+    }
 }
 
 #[test]

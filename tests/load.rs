@@ -2,6 +2,7 @@
 //! reported as what it is, and as nothing else.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)]
 #[path = "load/server.rs"]
 mod server;
 

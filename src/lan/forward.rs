@@ -107,7 +107,7 @@ impl Forwarding {
         if self.aborted.is_some() {
             return Pumped::Open { moved: false };
         }
-        let moved = match (self.to_guest(socket), self.to_client(socket)) {
+        let moved = match (self.copy_to_guest(socket), self.copy_to_client(socket)) {
             (Ok(there), Ok(back)) => there || back,
             (Err(_), _) | (_, Err(_)) => {
                 self.abort(socket, End::ByClient);
@@ -117,7 +117,7 @@ impl Forwarding {
         Pumped::Open { moved }
     }
 
-    fn to_guest(&mut self, socket: &mut tcp::Socket<'_>) -> io::Result<bool> {
+    fn copy_to_guest(&mut self, socket: &mut tcp::Socket<'_>) -> io::Result<bool> {
         let mut moved = false;
         while self.readable && !self.client_done && socket.can_send() {
             let stream = &mut self.stream;
@@ -147,7 +147,7 @@ impl Forwarding {
         Ok(moved)
     }
 
-    fn to_client(&mut self, socket: &mut tcp::Socket<'_>) -> io::Result<bool> {
+    fn copy_to_client(&mut self, socket: &mut tcp::Socket<'_>) -> io::Result<bool> {
         let mut moved = false;
         while self.writable && socket.can_recv() {
             let stream = &mut self.stream;

@@ -3,9 +3,10 @@
 use super::error::LanError;
 use mio::net::{TcpListener, UnixListener};
 use nix::sys::socket::{getsockopt, sockopt};
+use std::fs::Permissions;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,8 @@ impl SocketFile {
             other => other,
         };
         let listener = listener.map_err(failed)?;
+        // Whoever connects is on the LAN.
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         Ok(Self { listener, path: path.to_owned(), file: identity(path) })
     }
 }
@@ -81,6 +84,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("switch");
         let first = SocketFile::bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         match SocketFile::bind(&path).err().unwrap() {
             LanError::Live { pid, .. } => assert_eq!(pid, Some(std::process::id() as i32)),
             other => panic!("{other}"),

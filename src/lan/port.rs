@@ -143,8 +143,8 @@ impl Port {
         &self.frames
     }
 
-    /// Sends a frame. Whether it went on its way: it is dropped while there is no connection, when the queue is full, and if
-    /// it is not a frame.
+    /// Sends a frame. False if it was dropped because it is no frame or too much waits already. It is also dropped if there
+    /// turns out to be no connection; [`PortCounts::dropped_out`] counts both.
     pub fn send(&self, frame: &[u8]) -> bool {
         let good = (super::frame::HEADER..=self.max_frame).contains(&frame.len());
         let sent = good && self.outgoing.try_send(Bytes::copy_from_slice(frame)).is_ok();

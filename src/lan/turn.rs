@@ -10,14 +10,14 @@ use super::config::SwitchConfig;
 use super::error::LanError;
 use super::fabric::{Fabric, PortId};
 use super::forward::{End, Forwarding, Pumped};
-use super::link::{Endpoint, Link};
+use super::link::Link;
 use super::listen::{SocketFile, listen_tcp};
 use super::stack::Stack;
 use super::stream::{BadLength, FrameReader};
 use super::switch::{Notice, Request, SwitchStats};
 use super::table::Table;
 use crossbeam::channel::Receiver;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -30,56 +30,52 @@ const UNIX: Token = Token(1);
 const TCP: Token = Token(2);
 /// Tokens of forwardings, then, alternating, those of ports and connections.
 const FIRST_FORWARD: usize = 3;
-const FIRST_STREAM: usize = 1 << 16;
+pub(super) const FIRST_STREAM: usize = 1 << 16;
 
-/// Connections taken from one listener in one turn.
-const MOST_ACCEPTED: usize = 64;
 /// Reads from one port in one turn.
 const MOST_READS: usize = 4;
 /// Rounds of copying in one turn.
 const MOST_ROUNDS: usize = 16;
-/// A listener that failed is tried again after this.
-const RETRY: Duration = Duration::from_millis(100);
 /// The waits of epoll are whole milliseconds.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-struct PortIo {
-    link: Link,
-    reader: FrameReader,
-    readable: bool,
-    writable: bool,
+pub(super) struct PortIo {
+    pub(super) link: Link,
+    pub(super) reader: FrameReader,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
 }
 
-struct ForwardListener {
-    listener: TcpListener,
+pub(super) struct ForwardListener {
+    pub(super) listener: TcpListener,
     address: SocketAddr,
-    guest: SocketAddrV4,
-    ready: bool,
+    pub(super) guest: SocketAddrV4,
+    pub(super) ready: bool,
 }
 
 pub(super) struct Turns {
-    config: SwitchConfig,
-    poll: Poll,
+    pub(super) config: SwitchConfig,
+    pub(super) poll: Poll,
     requests: Receiver<Request>,
-    notice: Box<dyn FnMut(Notice) + Send>,
-    socket: SocketFile,
-    unix_ready: bool,
-    tcp: Option<(TcpListener, SocketAddr, bool)>,
-    forwards: Vec<ForwardListener>,
-    fabric: Fabric,
-    stack: Stack,
-    ports: BTreeMap<PortId, PortIo>,
-    connections: BTreeMap<u64, Forwarding>,
+    pub(super) notice: Box<dyn FnMut(Notice) + Send>,
+    pub(super) socket: SocketFile,
+    pub(super) unix_ready: bool,
+    pub(super) tcp: Option<(TcpListener, SocketAddr, bool)>,
+    pub(super) forwards: Vec<ForwardListener>,
+    pub(super) fabric: Fabric,
+    pub(super) stack: Stack,
+    pub(super) ports: BTreeMap<PortId, PortIo>,
+    pub(super) connections: BTreeMap<u64, Forwarding>,
     /// Number of the next port or connection.
-    next_id: u64,
+    pub(super) next_id: u64,
     /// Something was left for the next turn.
     unfinished: bool,
     /// When a listener that failed is tried again.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     /// When a guest has been silent for too long.
     silence_at: Option<Instant>,
     /// Of connections that are over, and of ports that were sent away.
-    stats: SwitchStats,
+    pub(super) stats: SwitchStats,
 }
 
 impl Turns {
@@ -170,15 +166,6 @@ impl Turns {
         let deadlines = [self.stack.deadline(now), self.retry_at, self.silence_at];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now).max(SHORTEST_WAIT))
-    }
-
-    /// Whether somebody may be accepted whom the listener does not mention again.
-    fn can_accept(&self) -> bool {
-        let vmm = self.unix_ready || self.tcp.as_ref().is_some_and(|(.., ready)| *ready);
-        let client = self.forwards.iter().any(|forward| forward.ready);
-        let (ports, connections) = (self.ports.len(), self.connections.len());
-        self.retry_at.is_none()
-            && (vmm && ports < self.config.max_ports || client && connections < self.config.max_connections)
     }
 
     /// Answers requests. Whether to go on.
@@ -345,108 +332,6 @@ impl Turns {
             self.stats.malformed += u64::from(matches!(why, Gone::Malformed(_)));
             (self.notice)(Notice::PortClosed { port: id, why: why.to_string() });
         }
-    }
-
-    fn accept_ports(&mut self, now: Instant) {
-        for _ in 0..MOST_ACCEPTED {
-            if !self.unix_ready || self.retry_at.is_some() || self.ports.len() >= self.config.max_ports {
-                break;
-            }
-            let accepted = self.socket.listener.accept().map(|(stream, _)| Link::Unix(stream));
-            self.unix_ready = self.add_port(accepted, Endpoint::Unix(self.config.socket.clone()), now);
-        }
-        for _ in 0..MOST_ACCEPTED {
-            let Some((listener, address, true)) = &self.tcp else { break };
-            if self.retry_at.is_some() || self.ports.len() >= self.config.max_ports {
-                break;
-            }
-            let (accepted, endpoint) = (listener.accept(), Endpoint::Tcp(*address));
-            let ready = self.add_port(accepted.map(|(stream, _)| Link::Tcp(stream)), endpoint, now);
-            self.tcp.iter_mut().for_each(|tcp| tcp.2 = ready);
-        }
-    }
-
-    /// Whether there may be another one to accept.
-    fn add_port(&mut self, accepted: io::Result<Link>, endpoint: Endpoint, now: Instant) -> bool {
-        let id = self.next_id;
-        let registered = accepted.and_then(|mut link| {
-            link.established()?;
-            self.register(&mut link, id)?;
-            Ok(link)
-        });
-        let link = match registered {
-            Ok(link) => link,
-            Err(error) => return self.cannot_accept(&error, now),
-        };
-        self.next_id += 1;
-        let reader = FrameReader::new(self.config.max_frame);
-        self.ports.insert(PortId(id), PortIo { link, reader, readable: true, writable: true });
-        self.fabric.add_port(PortId(id));
-        (self.notice)(Notice::PortOpened { port: PortId(id), endpoint });
-        true
-    }
-
-    fn accept_clients(&mut self, now: Instant) {
-        for index in 0..self.forwards.len() {
-            for _ in 0..MOST_ACCEPTED {
-                let forward = &self.forwards[index];
-                let full = self.connections.len() >= self.config.max_connections;
-                if !forward.ready || self.retry_at.is_some() || full {
-                    break;
-                }
-                let (accepted, guest) = (forward.listener.accept(), forward.guest);
-                self.forwards[index].ready = self.add_client(accepted, guest, now);
-            }
-        }
-    }
-
-    /// Whether there may be another one to accept.
-    fn add_client(
-        &mut self,
-        accepted: io::Result<(TcpStream, SocketAddr)>,
-        guest: SocketAddrV4,
-        now: Instant,
-    ) -> bool {
-        let id = self.next_id;
-        let registered = accepted.and_then(|(mut stream, client)| {
-            stream.set_nodelay(true)?;
-            self.register(&mut stream, id)?;
-            Ok((stream, client))
-        });
-        let (stream, client) = match registered {
-            Ok(accepted) => accepted,
-            Err(error) => return self.cannot_accept(&error, now),
-        };
-        self.next_id += 1;
-        self.stats.connections += 1;
-        // Without a free port towards the guest the client is closed again.
-        if let Some(socket) = self.stack.connect(guest) {
-            self.connections.insert(id, Forwarding::new((stream, client), (socket, guest), now));
-        }
-        true
-    }
-
-    fn register(&self, source: &mut impl mio::event::Source, id: u64) -> io::Result<()> {
-        let token = Token(FIRST_STREAM + id as usize);
-        self.poll.registry().register(source, token, Interest::READABLE | Interest::WRITABLE)
-    }
-
-    /// Whether there may be another one to accept.
-    fn cannot_accept(&mut self, error: &io::Error, now: Instant) -> bool {
-        match error.kind() {
-            ErrorKind::WouldBlock => return false,
-            // Gone again before it was accepted.
-            ErrorKind::Interrupted
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::InvalidInput => {}
-            // Mostly descriptors: some may be free soon.
-            _ => {
-                self.retry_at = Some(now + RETRY);
-                (self.notice)(Notice::CannotAccept { why: error.to_string() });
-            }
-        }
-        true
     }
 }
 

@@ -56,7 +56,7 @@ impl Judge {
             if self.suspects.is_empty() {
                 self.left = self.window;
             }
-            self.suspects.push(Suspect { pending, reply: reply.to_owned() });
+            self.suspects.push(Suspect { pending, reply: reply.into_owned() });
             if self.is_permutation() {
                 verdict.faults.misordered = self.suspects.len() as u64;
                 for Suspect { pending, reply } in std::mem::take(&mut self.suspects) {

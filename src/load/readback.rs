@@ -76,7 +76,7 @@ fn judge(key: Key, states: &[State], reply: &Reply<Vec<u8>>) -> Faults {
 fn next(reader: &mut ReplyReader, stream: &mut impl Read) -> io::Result<Reply<Vec<u8>>> {
     loop {
         if let Some(reply) = reader.next_reply().map_err(io::Error::other)? {
-            return Ok(reply.to_owned());
+            return Ok(reply.into_owned());
         }
         reader.fill(stream)?;
     }

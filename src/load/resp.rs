@@ -35,7 +35,7 @@ pub(super) enum Reply<B> {
 }
 
 impl Reply<&[u8]> {
-    pub(super) fn to_owned(self) -> Reply<Vec<u8>> {
+    pub(super) fn into_owned(self) -> Reply<Vec<u8>> {
         match self {
             Self::Simple(text) => Reply::Simple(text.to_vec()),
             Self::Error(text) => Reply::Error(text.to_vec()),
@@ -154,7 +154,7 @@ mod tests {
         let (mut reader, mut stream, mut replies) = (ReplyReader::default(), Drops(bytes), Vec::new());
         while reader.fill(&mut stream).is_ok() {
             while let Some(reply) = reader.next_reply()? {
-                replies.push(reply.to_owned());
+                replies.push(reply.into_owned());
             }
         }
         Ok(replies)

@@ -1,4 +1,4 @@
-//! A guest for tests: smoltcp behind a port, serving TCP echo. Its TCP state survives when it is moved to another port, as
+//! A guest for tests: smoltcp behind a port, with a service on TCP. Its state survives when it is moved to another port, as
 //! that of a replicated machine does.
 
 use bytes::Bytes;
@@ -14,12 +14,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub(crate) const GUEST: Ipv4Address = Ipv4Address::new(10, 0, 2, 15);
-pub(crate) const ECHO: u16 = 7;
+/// Where the service is: echo, or what the test gave.
+pub(crate) const SERVICE: u16 = 7;
 /// Takes connections and resets them at the first byte.
 pub(crate) const HANG_UP: u16 = 8;
 pub(crate) const MAC: Mac = Mac([2, 0, 0, 0, 0, 15]);
 /// Retransmissions after 20 ms instead of a second.
 const CLOCK_RATE: u32 = 50;
+
+/// Takes what it understands from what a client said, and answers.
+pub(crate) type Service = Box<dyn FnMut(&mut Vec<u8>) -> Vec<u8> + Send>;
 
 enum Command {
     /// Lose all frames for so long, then be behind the new port.
@@ -32,11 +36,16 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Boots behind a port with so many echo sockets.
-    pub(crate) fn boot(port: Port, sockets: usize) -> Self {
+    /// Boots behind a port, with an echo service for so many clients.
+    pub(crate) fn boot(port: Port, clients: usize) -> Self {
+        Self::serve(port, clients, Box::new(std::mem::take))
+    }
+
+    /// Boots behind a port, with a service for so many clients.
+    pub(crate) fn serve(port: Port, clients: usize, service: Service) -> Self {
         let (commands, inbox) = channel::unbounded();
         let thread = std::thread::spawn(move || {
-            let mut machine = Machine::new(sockets);
+            let mut machine = Machine::new(clients, service);
             let mut port = port;
             let mut outage: Option<(Port, Instant)> = None;
             loop {
@@ -81,17 +90,25 @@ impl Drop for Guest {
     }
 }
 
+/// A place for a client of the service.
+struct Talk {
+    socket: SocketHandle,
+    heard: Vec<u8>,
+    answer: Vec<u8>,
+}
+
 struct Machine {
     interface: Interface,
     sockets: SocketSet<'static>,
-    echoes: Vec<SocketHandle>,
+    talks: Vec<Talk>,
+    service: Service,
     hang_ups: Vec<SocketHandle>,
     wire: Wire,
     started: Instant,
 }
 
 impl Machine {
-    fn new(echoes: usize) -> Self {
+    fn new(clients: usize, service: Service) -> Self {
         let mut wire = Wire::default();
         let config = Config::new(EthernetAddress(MAC.0).into());
         let mut interface = Interface::new(config, &mut wire, time::Instant::ZERO);
@@ -103,9 +120,10 @@ impl Machine {
             socket.set_nagle_enabled(false);
             sockets.add(socket)
         };
-        let echoes = (0..echoes).map(&mut add).collect();
+        let talk = |socket| Talk { socket, heard: Vec::new(), answer: Vec::new() };
+        let talks = (0..clients).map(&mut add).map(talk).collect();
         let hang_ups = (0..4).map(&mut add).collect();
-        Self { interface, sockets, echoes, hang_ups, wire, started: Instant::now() }
+        Self { interface, sockets, talks, service, hang_ups, wire, started: Instant::now() }
     }
 
     fn run(&mut self) -> Option<Duration> {
@@ -114,8 +132,8 @@ impl Machine {
         loop {
             self.interface.poll(clock, &mut self.wire, &mut self.sockets);
             let mut moved = false;
-            for handle in &self.echoes {
-                moved |= echo(self.sockets.get_mut(*handle));
+            for talk in &mut self.talks {
+                moved |= talk.run(self.sockets.get_mut(talk.socket), &mut self.service);
             }
             for handle in &self.hang_ups {
                 moved |= hang_up(self.sockets.get_mut(*handle));
@@ -129,23 +147,31 @@ impl Machine {
     }
 }
 
-fn echo(socket: &mut tcp::Socket) -> bool {
-    if !socket.is_open() {
-        return socket.listen(ECHO).is_ok();
+impl Talk {
+    fn run(&mut self, socket: &mut tcp::Socket, service: &mut Service) -> bool {
+        if !socket.is_open() {
+            self.heard.clear();
+            self.answer.clear();
+            return socket.listen(SERVICE).is_ok();
+        }
+        let mut moved = false;
+        while self.answer.is_empty() && socket.can_recv() {
+            let heard = &mut self.heard;
+            socket.recv(|bytes| (bytes.len(), heard.extend_from_slice(bytes))).unwrap();
+            self.answer = service(heard);
+            moved = true;
+        }
+        if !self.answer.is_empty() && socket.can_send() {
+            let count = socket.send_slice(&self.answer).unwrap();
+            self.answer.drain(..count);
+            moved = true;
+        }
+        if socket.state() == tcp::State::CloseWait && !socket.can_recv() && self.answer.is_empty() {
+            socket.close();
+            moved = true;
+        }
+        moved
     }
-    let mut moved = false;
-    while socket.can_recv() && socket.can_send() {
-        let mut piece = [0; 16 << 10];
-        let room = (socket.send_capacity() - socket.send_queue()).min(piece.len());
-        let count = socket.recv_slice(&mut piece[..room]).unwrap();
-        assert_eq!(socket.send_slice(&piece[..count]), Ok(count));
-        moved |= count > 0;
-    }
-    if socket.state() == tcp::State::CloseWait && !socket.can_recv() {
-        socket.close();
-        moved = true;
-    }
-    moved
 }
 
 fn hang_up(socket: &mut tcp::Socket) -> bool {

@@ -70,21 +70,7 @@ impl Server {
     pub(crate) fn start(trick: Trick) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (sender, done) = channel::bounded(1);
-        let times = match trick {
-            Trick::None => 0,
-            Trick::Lose(_, times) => times,
-            _ => 1,
-        };
-        let state = State {
-            data: BTreeMap::new(),
-            trick,
-            countdown: BEFORE,
-            times,
-            history: Vec::new(),
-            after: 0,
-            done: sender,
-        };
+        let (state, done) = State::new(trick);
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -152,6 +138,25 @@ fn parse(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
 }
 
 impl State {
+    fn new(trick: Trick) -> (Self, Receiver<()>) {
+        let (sender, done) = channel::bounded(1);
+        let times = match trick {
+            Trick::None => 0,
+            Trick::Lose(_, times) => times,
+            _ => 1,
+        };
+        let state = Self {
+            data: BTreeMap::new(),
+            trick,
+            countdown: BEFORE,
+            times,
+            history: Vec::new(),
+            after: 0,
+            done: sender,
+        };
+        (state, done)
+    }
+
     fn connected(&mut self) {
         if self.trick == Trick::CutLater {
             let log = self.data.iter_mut().find(|(key, value)| is_log(key) && value.len() > 32).unwrap().1;
@@ -299,4 +304,20 @@ fn is_log(key: &[u8]) -> bool {
 
 fn is_counter(key: &[u8]) -> bool {
     key.windows(2).any(|pair| pair == b":c")
+}
+
+/// The server without its sockets: what the guest of another test runs.
+pub(crate) fn service() -> impl FnMut(&mut Vec<u8>) -> Vec<u8> + Send {
+    let mut state = State::new(Trick::None).0;
+    move |heard: &mut Vec<u8>| {
+        let mut replies = Vec::new();
+        while let Some((words, length)) = parse(heard) {
+            heard.drain(..length);
+            match state.execute(&words) {
+                Act::Reply(reply) => replies.extend(reply),
+                Act::HangUp => unreachable!("there is no trick"),
+            }
+        }
+        replies
+    }
 }
