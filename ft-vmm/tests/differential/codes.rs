@@ -12,13 +12,18 @@
 //! | loads of segment registers, far branches, IRET | the host's descriptor tables |
 //! | RDFSBASE, WRFSBASE, XSAVE, XRSTOR, XGETBV | CR4 is the host's |
 //! | VEX, EVEX, XOP, 3DNow!, and any extension that the guest's CPUID does not report | present on the host only |
+//! | INT1 | virtualised AMD hosts report it before the instruction, not after |
+//! | 0F 0D with a register operand | undefined on AMD, NOP on Intel |
 //! | near branches with prefix 66 | AMD truncates RIP to 16 bits, Intel ignores the prefix |
 //! | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1, RCPPS, RSQRTPS and scalar forms | approximations: they differ between CPU models |
 //! | flags after an instruction that leaves them undefined | see [`undefined`](super::undefined) |
 //!
 //! A sequence that executes one of them is counted as skipped; whether it does is seen by stepping the emulated side.
 
-use iced_x86::{Code, CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic};
+use super::dice::Dice;
+use iced_x86::{
+    Code, CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic, OpCodeOperandKind, OpKind,
+};
 use std::sync::LazyLock;
 
 /// Extensions whose instructions only touch general registers.
@@ -34,15 +39,18 @@ const INTEGER: &[CpuidFeature] = &[
     CpuidFeature::CMPXCHG16B,
     CpuidFeature::MULTIBYTENOP,
     CpuidFeature::PAUSE,
+    CpuidFeature::POPCNT,
 ];
 
-const SSE: &[CpuidFeature] = &[CpuidFeature::SSE, CpuidFeature::SSE2, CpuidFeature::FXSR];
+const SSE: &[CpuidFeature] =
+    &[CpuidFeature::SSE, CpuidFeature::SSE2, CpuidFeature::FXSR, CpuidFeature::CLFSH];
 
 const X87: &[CpuidFeature] =
     &[CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387, CpuidFeature::MMX];
 
 /// Instructions whose results belong to the host or that leave this process; see the module.
 const HOST: &[Mnemonic] = &[
+    Mnemonic::Int1,
     Mnemonic::Syscall,
     Mnemonic::Sysenter,
     Mnemonic::Sysexit,
@@ -92,7 +100,7 @@ const APPROXIMATE: &[Mnemonic] = &[
 ];
 
 /// Instructions of one kind, and how to draw from them.
-pub struct Pool {
+pub(crate) struct Pool {
     mnemonics: Vec<Vec<Code>>,
     all: Vec<Code>,
 }
@@ -110,28 +118,47 @@ impl Pool {
         pool
     }
 
-    /// Any of them: half of the time each mnemonic is as likely as the next, else each encoding.
-    pub fn pick(&self, dice: &mut super::dice::Dice) -> Code {
-        if dice.chance(50) {
-            let codes = dice.pick(&self.mnemonics);
-            *dice.pick(codes)
-        } else {
-            *dice.pick(&self.all)
+    /// Any of them: half of the time each mnemonic is as likely as the next, else each encoding. Those that can only fault are rare.
+    pub(crate) fn pick(&self, dice: &mut Dice) -> Code {
+        loop {
+            let code = if dice.chance(50) {
+                let codes = dice.pick(&self.mnemonics);
+                *dice.pick(codes)
+            } else {
+                *dice.pick(&self.all)
+            };
+            if !ends_the_case(code) || dice.chance(6) {
+                return code;
+            }
         }
-    }
-
-    /// How many encodings there are.
-    pub fn len(&self) -> usize {
-        self.all.len()
     }
 }
 
 /// The integer instructions.
-pub static INTEGER_POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(INTEGER));
+pub(crate) static INTEGER_POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(INTEGER));
 /// SSE and SSE2.
-pub static SSE_POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(SSE));
+pub(crate) static SSE_POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(SSE));
 /// x87 and MMX.
-pub static X87_POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(X87));
+pub(crate) static X87_POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(X87));
+
+/// The list that decides about instructions of these extensions: FCMOVcc is one of the x87, CVTPI2PS one of SSE.
+fn kind(own: &[CpuidFeature]) -> &'static [CpuidFeature] {
+    let any = |features: &[CpuidFeature]| own.iter().any(|feature| features.contains(feature));
+    if any(SSE) {
+        SSE
+    } else if any(X87) {
+        X87
+    } else {
+        INTEGER
+    }
+}
+
+/// Whether ring 3 gets no further than this.
+fn ends_the_case(code: Code) -> bool {
+    let info = code.op_code();
+    let traps = matches!(code.mnemonic(), Mnemonic::Int | Mnemonic::Int1 | Mnemonic::Int3 | Mnemonic::Ud2);
+    traps || !info.cpl3() || info.is_privileged() || info.is_input_output() || info.may_require_cpl0()
+}
 
 /// Whether the code is of 64-bit mode, of these extensions, and judged.
 fn belongs(code: Code, features: &[CpuidFeature]) -> bool {
@@ -143,7 +170,7 @@ fn belongs(code: Code, features: &[CpuidFeature]) -> bool {
         && info.encoding() == EncodingKind::Legacy
         && !info.fwait()
         && own.iter().all(|feature| known.contains(feature))
-        && own.iter().any(|feature| features.contains(feature))
+        && kind(own) == features
         && refusal_of_code(code).is_none()
 }
 
@@ -160,8 +187,9 @@ fn refusal_of_code(code: Code) -> Option<&'static str> {
     if info.encoding() != EncodingKind::Legacy {
         return Some("extension");
     }
-    let far = matches!(mnemonic, Mnemonic::Jmp | Mnemonic::Call) && !code.is_near();
-    let loads_segment = mnemonic == Mnemonic::Mov && code.op_code().op_kinds()[0] == iced_x86::OpCodeOperandKind::seg_reg
+    let far =
+        code.is_jmp_far_indirect() || code.is_call_far_indirect() || code.is_jmp_far() || code.is_call_far();
+    let loads_segment = mnemonic == Mnemonic::Mov && info.op0_kind() == OpCodeOperandKind::seg_reg
         || matches!(code, Code::Popw_FS | Code::Popq_FS | Code::Popw_GS | Code::Popq_GS);
     if far || loads_segment {
         return Some("segments");
@@ -173,21 +201,15 @@ fn refusal_of_code(code: Code) -> Option<&'static str> {
     None
 }
 
-trait Near {
-    fn is_near(self) -> bool;
-}
-
-impl Near for Code {
-    fn is_near(self) -> bool {
-        self.is_jmp_near_indirect()
-            || self.is_call_near_indirect()
-            || self.is_jmp_short_or_near()
-            || self.is_call_near()
-    }
+fn is_prefetch_of_register(instruction: &Instruction) -> bool {
+    use Code::{Reservednop_rm16_r16_0F0D, Reservednop_rm32_r32_0F0D, Reservednop_rm64_r64_0F0D};
+    let code = instruction.code();
+    matches!(code, Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D)
+        && instruction.op0_kind() == OpKind::Register
 }
 
 /// Why an execution of this instruction is not judged, if it is not.
-pub fn refusal(instruction: &Instruction) -> Option<&'static str> {
+pub(crate) fn refusal(instruction: &Instruction) -> Option<&'static str> {
     let code = instruction.code();
     if code == Code::INVALID {
         return None;
@@ -196,10 +218,13 @@ pub fn refusal(instruction: &Instruction) -> Option<&'static str> {
     if !code.cpuid_features().iter().all(known) {
         return Some("extension");
     }
+    if is_prefetch_of_register(instruction) {
+        return Some("differs between vendors");
+    }
     refusal_of_code(code)
 }
 
 /// Whether the native side must not even see these bytes, at whichever offset a jump might enter them.
-pub fn is_dangerous(bytes: &[u8]) -> bool {
+pub(crate) fn is_dangerous(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| matches!(pair, [0x0f, 0x05 | 0x34 | 0x01] | [0xcd, 0x80]))
 }

@@ -10,7 +10,7 @@ use iced_x86::{Encoder, OpKind};
 
 /// What sequences are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// Integer instructions.
     Integer,
     /// SSE and SSE2, with integer instructions between.
@@ -23,7 +23,7 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Integer, Self::Sse, Self::X87, Self::Raw];
+    pub(crate) const ALL: [Self; 4] = [Self::Integer, Self::Sse, Self::X87, Self::Raw];
 
     fn pool(self, dice: &mut Dice) -> &'static Pool {
         let weights = match self {
@@ -40,9 +40,10 @@ impl Family {
 const INSTRUCTIONS_MAX: u64 = 12;
 
 /// The case of a seed.
-pub fn case(family: Family, seed: u64) -> Case {
+pub(crate) fn case(family: Family, seed: u64) -> Case {
     let dice = &mut Dice::new(seed);
-    let pinned: Vec<usize> = (0..4).map(|_| *dice.pick(&[3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])).collect();
+    let pinned: Vec<usize> =
+        (0..4).map(|_| *dice.pick(&[3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])).collect();
     let mut registers = values::registers(dice, &pinned);
     registers.rip = start(dice);
     let mut fx = Fx::default();

@@ -14,32 +14,32 @@ use super::dice::Dice;
 use super::values;
 
 /// Bytes of a page.
-pub const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 /// First address of the code pages.
-pub const CODE: u64 = 0x1_0000;
+pub(crate) const CODE: u64 = 0x1_0000;
 /// How many there are.
-pub const CODE_PAGES: usize = 2;
+pub(crate) const CODE_PAGES: usize = 2;
 /// First address of the image: its first page is read-only, the others are writable.
-pub const IMAGE: u64 = 0x2_0000;
+pub(crate) const IMAGE: u64 = 0x2_0000;
 /// How many pages it has.
-pub const IMAGE_PAGES: usize = 5;
+pub(crate) const IMAGE_PAGES: usize = 5;
 /// First writable address.
-pub const WRITABLE: u64 = IMAGE + PAGE as u64;
+pub(crate) const WRITABLE: u64 = IMAGE + PAGE as u64;
 /// First address after the image: unmapped.
-pub const IMAGE_END: u64 = IMAGE + (IMAGE_PAGES * PAGE) as u64;
+pub(crate) const IMAGE_END: u64 = IMAGE + (IMAGE_PAGES * PAGE) as u64;
 /// Base of FS.
-pub const FS_BASE: u64 = WRITABLE + 0x810;
+pub(crate) const FS_BASE: u64 = WRITABLE + 0x810;
 /// Base of GS.
-pub const GS_BASE: u64 = WRITABLE + 0x2008;
+pub(crate) const GS_BASE: u64 = WRITABLE + 0x2008;
 
 /// Content of the image before every case that uses it.
 #[derive(Clone, PartialEq, Eq)]
 #[repr(C, align(4096))]
-pub struct Image(pub [[u8; PAGE]; IMAGE_PAGES]);
+pub(crate) struct Image(pub(crate) [[u8; PAGE]; IMAGE_PAGES]);
 
 impl Image {
     /// The image of a seed: integers, pointers into both areas and floating-point numbers.
-    pub fn new(seed: u64) -> Box<Self> {
+    pub(crate) fn new(seed: u64) -> Box<Self> {
         let mut dice = Dice::new(seed);
         let mut image = Box::new(Self([[0; PAGE]; IMAGE_PAGES]));
         for page in &mut image.0 {

@@ -20,7 +20,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 
 /// Cases that go to the child at once.
-pub const BATCH: usize = 128;
+pub(crate) const BATCH: usize = 128;
 
 /// What both processes see.
 #[repr(C)]
@@ -44,7 +44,7 @@ struct Board {
 }
 
 /// The child that executes cases.
-pub struct Native {
+pub(crate) struct Native {
     board: NonNull<Board>,
     child: Pid,
     start: OwnedFd,
@@ -53,7 +53,7 @@ pub struct Native {
 
 impl Native {
     /// Starts the child.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let length = NonZeroUsize::new(size_of::<Board>()).expect("a board has a size");
         // SAFETY: a fresh anonymous mapping.
         let mapping = unsafe {
@@ -71,13 +71,15 @@ impl Native {
         // SAFETY: the child calls only what is safe after a fork from a process with threads (see `child`), and never returns.
         let child = match unsafe { fork() }.expect("a child process") {
             ForkResult::Parent { child } => child,
-            ForkResult::Child => unsafe { child::live(board.as_ptr(), [start.as_raw_fd(), done.as_raw_fd()]) },
+            ForkResult::Child => unsafe {
+                child::live(board.as_ptr(), [start.as_raw_fd(), done.as_raw_fd()])
+            },
         };
         Self { board, child, start, done }
     }
 
     /// Lets the child begin with at most [`BATCH`] cases, each with fresh memory.
-    pub fn begin(&mut self, image: &Image, cases: &[Case]) {
+    pub(crate) fn begin(&mut self, image: &Image, cases: &[Case]) {
         // SAFETY: the child waits, so nobody else touches the board.
         let board = unsafe { self.board.as_mut() };
         board.image.clone_from(image);
@@ -87,7 +89,7 @@ impl Native {
     }
 
     /// Waits until it has run them.
-    pub fn outcomes(&mut self) -> &[Outcome] {
+    pub(crate) fn outcomes(&mut self) -> &[Outcome] {
         let mut byte = [0];
         let read = loop {
             match nix::unistd::read(&self.done, &mut byte) {
@@ -105,7 +107,7 @@ impl Native {
     }
 
     /// Runs one case.
-    pub fn run(&mut self, image: &Image, case: &Case) -> &Outcome {
+    pub(crate) fn run(&mut self, image: &Image, case: &Case) -> &Outcome {
         self.begin(image, std::slice::from_ref(case));
         &self.outcomes()[0]
     }

@@ -6,31 +6,12 @@ use super::values;
 use iced_x86::{Code, Instruction, OpCodeOperandKind as Kind, OpKind, Register};
 
 /// What operands are chosen for: the registers before the sequence, and which of them it should leave alone.
-pub struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// General registers.
-    pub gpr: &'a [u64; 16],
+    pub(crate) gpr: &'a [u64; 16],
     /// Registers that are seldom written, so that they still point into memory further on.
-    pub pinned: &'a [usize],
+    pub(crate) pinned: &'a [usize],
 }
-
-const GPR64: [Register; 16] = [
-    Register::RAX,
-    Register::RCX,
-    Register::RDX,
-    Register::RBX,
-    Register::RSP,
-    Register::RBP,
-    Register::RSI,
-    Register::RDI,
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-    Register::R15,
-];
 
 const HIGH_BYTES: [Register; 4] = [Register::AH, Register::CH, Register::DH, Register::BH];
 
@@ -38,7 +19,7 @@ const SEGMENTS: [Register; 6] =
     [Register::ES, Register::CS, Register::SS, Register::DS, Register::FS, Register::GS];
 
 /// The instruction, or nothing when this code has an operand that is not tried.
-pub fn instruction(dice: &mut Dice, code: Code, scene: &Scene<'_>) -> Option<Instruction> {
+pub(crate) fn instruction(dice: &mut Dice, code: Code, scene: &Scene<'_>) -> Option<Instruction> {
     let mut made = Instruction::default();
     made.set_code(code);
     let info = code.op_code();
@@ -60,7 +41,11 @@ pub fn instruction(dice: &mut Dice, code: Code, scene: &Scene<'_>) -> Option<Ins
 fn operand(dice: &mut Dice, made: &mut Instruction, n: u32, kind: Kind, scene: &Scene<'_>) -> Option<()> {
     let first = n == 0;
     match kind {
-        Kind::r8_or_mem | Kind::r16_or_mem | Kind::r32_or_mem | Kind::r64_or_mem | Kind::xmm_or_mem
+        Kind::r8_or_mem
+        | Kind::r16_or_mem
+        | Kind::r32_or_mem
+        | Kind::r64_or_mem
+        | Kind::xmm_or_mem
         | Kind::mm_or_mem
             if dice.chance(50) =>
         {
@@ -99,7 +84,11 @@ fn operand(dice: &mut Dice, made: &mut Instruction, n: u32, kind: Kind, scene: &
             // To itself; whoever lays out the sequence knows where to.
             made.set_op_kind(n, OpKind::NearBranch64);
         }
-        _ => return fixed(made, n, kind).or_else(|| implied(dice, made, n, kind)).or_else(|| immediate(dice, made, n, kind)),
+        _ => {
+            return fixed(made, n, kind)
+                .or_else(|| implied(dice, made, n, kind))
+                .or_else(|| immediate(dice, made, n, kind));
+        }
     }
     Some(())
 }
@@ -240,6 +229,10 @@ fn offset(dice: &mut Dice, made: &mut Instruction, n: u32) {
 fn memory(dice: &mut Dice, made: &mut Instruction, n: u32, scene: &Scene<'_>) {
     made.set_op_kind(n, OpKind::Memory);
     let mut address = target(dice);
+    if made.memory_size().size() == 16 && dice.chance(92) {
+        // Most accesses of 16 bytes must be aligned.
+        address &= !15;
+    }
     if dice.chance(8) {
         let segment = *dice.pick(&SEGMENTS);
         made.set_segment_prefix(segment);
@@ -256,7 +249,8 @@ fn memory(dice: &mut Dice, made: &mut Instruction, n: u32, scene: &Scene<'_>) {
         made.set_memory_displacement64(address);
         return;
     }
-    let (with_base, with_index) = *dice.pick(&[(true, false), (true, false), (true, true), (false, true), (false, false)]);
+    let (with_base, with_index) =
+        *dice.pick(&[(true, false), (true, false), (true, true), (false, true), (false, false)]);
     let mut sum = 0u64;
     let family = if short { Register::EAX } else { Register::RAX };
     if with_base {
@@ -291,9 +285,4 @@ fn displacement(dice: &mut Dice, made: &mut Instruction, wanted: u64, short: boo
     made.set_memory_displ_size(size);
     let value = if short { u64::from(value as u32) } else { value as u64 };
     made.set_memory_displacement64(value);
-}
-
-/// All general registers, by their encoding.
-pub fn general_name(index: usize) -> Register {
-    GPR64[index]
 }

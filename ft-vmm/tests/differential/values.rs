@@ -5,13 +5,11 @@ use super::dice::Dice;
 use super::layout::{CODE, CODE_PAGES, IMAGE, IMAGE_END, PAGE, WRITABLE};
 
 /// RFLAGS: bit 1 is always set, IF always on in ring 3.
-pub const FLAGS_FIXED: u64 = 0x202;
+pub(crate) const FLAGS_FIXED: u64 = 0x202;
 /// CF PF AF ZF SF OF.
-pub const FLAGS_ARITHMETIC: u64 = 0x8d5;
+pub(crate) const FLAGS_ARITHMETIC: u64 = 0x8d5;
 /// DF.
-pub const FLAG_DIRECTION: u64 = 0x400;
-/// AC.
-pub const FLAG_ALIGNMENT: u64 = 1 << 18;
+pub(crate) const FLAG_DIRECTION: u64 = 0x400;
 
 const EDGES: [u64; 14] = [
     0,
@@ -67,19 +65,19 @@ const F32: [u32; 14] = [
 ];
 
 /// An address in the writable pages.
-pub fn writable(dice: &mut Dice) -> u64 {
+pub(crate) fn writable(dice: &mut Dice) -> u64 {
     let offset = dice.below(IMAGE_END - WRITABLE - 64);
     WRITABLE + if dice.chance(70) { offset & !15 } else { offset }
 }
 
 /// An address close to where one kind of page ends.
-pub fn page_end(dice: &mut Dice) -> u64 {
+pub(crate) fn page_end(dice: &mut Dice) -> u64 {
     let end = *dice.pick(&[IMAGE, WRITABLE, WRITABLE + PAGE as u64, IMAGE_END]);
     end.wrapping_sub(dice.below(24))
 }
 
 /// An address that some access to faults, or might.
-pub fn faulting(dice: &mut Dice) -> u64 {
+pub(crate) fn faulting(dice: &mut Dice) -> u64 {
     match dice.weighted(&[4, 2, 2, 1, 1]) {
         0 => IMAGE + dice.below(PAGE as u64),
         1 => IMAGE_END + dice.below(0x8000),
@@ -90,7 +88,7 @@ pub fn faulting(dice: &mut Dice) -> u64 {
 }
 
 /// Any value for a register or a word of memory.
-pub fn word(dice: &mut Dice) -> u64 {
+pub(crate) fn word(dice: &mut Dice) -> u64 {
     match dice.weighted(&[20, 8, 15, 20, 12, 10, 5, 3, 3]) {
         0 => dice.below(70),
         1 => dice.within(-40_000, 40_000) as u64,
@@ -105,7 +103,7 @@ pub fn word(dice: &mut Dice) -> u64 {
 }
 
 /// A double, often a special one.
-pub fn double(dice: &mut Dice) -> u64 {
+pub(crate) fn double(dice: &mut Dice) -> u64 {
     match dice.weighted(&[4, 2, 3]) {
         0 => *dice.pick(&F64),
         1 => dice.bits(),
@@ -115,7 +113,7 @@ pub fn double(dice: &mut Dice) -> u64 {
 }
 
 /// A single, often a special one.
-pub fn single(dice: &mut Dice) -> u32 {
+pub(crate) fn single(dice: &mut Dice) -> u32 {
     match dice.weighted(&[4, 2, 3]) {
         0 => *dice.pick(&F32),
         1 => dice.bits() as u32,
@@ -124,7 +122,7 @@ pub fn single(dice: &mut Dice) -> u32 {
 }
 
 /// A word of the image.
-pub fn memory_word(dice: &mut Dice) -> u64 {
+pub(crate) fn memory_word(dice: &mut Dice) -> u64 {
     match dice.weighted(&[6, 3, 2]) {
         0 => word(dice),
         1 => double(dice),
@@ -155,7 +153,7 @@ fn extended(dice: &mut Dice) -> [u8; 10] {
 }
 
 /// SSE registers and MXCSR: all exceptions masked three times out of four.
-pub fn fill_sse(dice: &mut Dice, fx: &mut Fx) {
+pub(crate) fn fill_sse(dice: &mut Dice, fx: &mut Fx) {
     for index in 0..16 {
         let lanes = match dice.weighted(&[3, 3, 2]) {
             0 => [double(dice), double(dice)],
@@ -171,12 +169,13 @@ pub fn fill_sse(dice: &mut Dice, fx: &mut Fx) {
 }
 
 /// x87 registers and control word: all exceptions masked four times out of five, and none pending.
-pub fn fill_x87(dice: &mut Dice, fx: &mut Fx) {
+pub(crate) fn fill_x87(dice: &mut Dice, fx: &mut Fx) {
     for index in 0..8 {
         fx.set_st(index, extended(dice));
     }
     let masks = if dice.chance(80) { 0x3f } else { dice.bits() as u16 & 0x3f };
-    let modes = if dice.chance(50) { dice.bits() as u16 & 0xc00 | *dice.pick(&[0, 0x200, 0x300]) } else { 0x300 };
+    let modes =
+        if dice.chance(50) { dice.bits() as u16 & 0xc00 | *dice.pick(&[0, 0x200, 0x300]) } else { 0x300 };
     fx.set_u16(Fx::CONTROL, masks | modes | 0x40);
     let sticky = if dice.chance(30) { dice.bits() as u16 & 0x3f & masks } else { 0 };
     let top = (dice.below(8) as u16) << 11;
@@ -189,7 +188,7 @@ pub fn fill_x87(dice: &mut Dice, fx: &mut Fx) {
 }
 
 /// General registers: the ones in `pointers` point into writable memory.
-pub fn registers(dice: &mut Dice, pointers: &[usize]) -> Registers {
+pub(crate) fn registers(dice: &mut Dice, pointers: &[usize]) -> Registers {
     let mut registers = Registers::default();
     for (index, value) in registers.gpr.iter_mut().enumerate() {
         let pointer = pointers.contains(&index) || (index == 6 || index == 7) && dice.chance(70);

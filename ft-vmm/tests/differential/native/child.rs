@@ -38,7 +38,9 @@ static BOARD: AtomicPtr<Board> = AtomicPtr::new(null_mut());
 pub(super) unsafe fn live(board: *mut Board, parents: [libc::c_int; 2]) -> ! {
     // SAFETY: as the caller promises.
     unsafe {
-        parents.map(|fd| libc::close(fd));
+        for fd in parents {
+            libc::close(fd);
+        }
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         (*board).fsgsbase = libc::getauxval(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0;
         if map_pages(&mut *board).is_none() || handle_signals().is_none() {
@@ -97,9 +99,15 @@ unsafe fn handle_signals() -> Option<()> {
         action.sa_sigaction = entry as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         libc::sigfillset(&mut action.sa_mask);
-        for signal in
-            [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGFPE, libc::SIGALRM, libc::SIGSYS]
-        {
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGFPE,
+            libc::SIGALRM,
+            libc::SIGSYS,
+        ] {
             if libc::sigaction(signal, &action, null_mut()) != 0 {
                 return None;
             }
