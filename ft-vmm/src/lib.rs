@@ -8,4 +8,5 @@
 //! the KVM vCPU.
 
 pub mod ram;
+pub mod soft;
 pub mod vcpu;
