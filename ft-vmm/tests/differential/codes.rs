@@ -194,9 +194,8 @@ fn refusal_of_code(code: Code) -> Option<&'static str> {
     if far || loads_segment {
         return Some("segments");
     }
-    let branch = code.flow_control() != FlowControl::Next;
-    if branch && info.operand_size() == 16 {
-        return Some("16-bit branch");
+    if code.flow_control() != FlowControl::Next && info.operand_size() == 16 {
+        return Some("differs between vendors");
     }
     None
 }
@@ -208,8 +207,16 @@ fn is_prefetch_of_register(instruction: &Instruction) -> bool {
         && instruction.op0_kind() == OpKind::Register
 }
 
-/// Why an execution of this instruction is not judged, if it is not.
-pub(crate) fn refusal(instruction: &Instruction) -> Option<&'static str> {
+/// A near branch with an operand-size prefix, which decoders of Intel's kind leave out of the code.
+fn is_short_branch(instruction: &Instruction, bytes: &[u8]) -> bool {
+    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
+    instruction.flow_control() != FlowControl::Next && prefixes.into_iter().any(|byte| *byte == 0x66)
+}
+
+const PREFIXES: [u8; 11] = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
+
+/// Why an execution of this instruction, which has these bytes, is not judged, if it is not.
+pub(crate) fn refusal(instruction: &Instruction, bytes: &[u8]) -> Option<&'static str> {
     let code = instruction.code();
     if code == Code::INVALID {
         return None;
@@ -218,7 +225,7 @@ pub(crate) fn refusal(instruction: &Instruction) -> Option<&'static str> {
     if !code.cpuid_features().iter().all(known) {
         return Some("extension");
     }
-    if is_prefetch_of_register(instruction) {
+    if is_prefetch_of_register(instruction) || is_short_branch(instruction, bytes) {
         return Some("differs between vendors");
     }
     refusal_of_code(code)

@@ -15,7 +15,7 @@ use ft_vmm::vcpu::Vcpu;
 pub(crate) type Sabotage = fn(&mut Outcome);
 
 /// Mismatches that are made small and told; the others are counted.
-const FINDINGS_MAX: u64 = 60;
+const FINDINGS_MAX: u64 = 300;
 
 /// Alignment checks: the software vCPU has none, and says so.
 const ALIGNMENT_CHECK: u32 = 17;
@@ -149,7 +149,7 @@ impl<V: Vcpu> Judge<V> {
             return Err("alignment check");
         }
         let path = self.emulated.trace(image, case);
-        match undefined::verdict(case, &path) {
+        match undefined::verdict(case, &path, native.registers.rip) {
             Verdict::Skipped(reason) => Err(reason),
             Verdict::Judged(undefined) => Ok(differences(image, native, emulated, undefined)),
         }

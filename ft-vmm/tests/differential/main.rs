@@ -30,6 +30,7 @@ mod values;
 use case::Outcome;
 use ft_vmm::soft::SoftVcpu;
 use generate::Family;
+use iced_x86::{Decoder, DecoderOptions};
 use judge::{Judge, Sabotage};
 use native::{BATCH, Native};
 use report::Report;
@@ -146,6 +147,11 @@ fn the_native_side_repeats_itself() {
 
 /// Whether an instruction of the case, read from its beginning, is one whose answers change.
 fn asks_the_host(case: &case::Case) -> bool {
-    let decoder = iced_x86::Decoder::new(64, case.bytes(), iced_x86::DecoderOptions::NONE);
-    decoder.into_iter().any(|instruction| codes::refusal(&instruction).is_some())
+    let mut decoder = Decoder::new(64, case.bytes(), DecoderOptions::NONE);
+    let mut asks = false;
+    while decoder.can_decode() {
+        let start = decoder.position();
+        asks |= codes::refusal(&decoder.decode(), &case.bytes()[start..]).is_some();
+    }
+    asks
 }

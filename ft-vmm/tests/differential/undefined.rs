@@ -24,19 +24,19 @@ pub(crate) struct Undefined {
     pub(crate) status: u16,
 }
 
-/// Follows the path.
-pub(crate) fn verdict(case: &Case, path: &[Registers]) -> Verdict {
+/// Follows the path, which ended with RIP at `end`.
+pub(crate) fn verdict(case: &Case, path: &[Registers], end: u64) -> Verdict {
     let mut undefined = 0;
     for (n, before) in path.iter().enumerate() {
-        let Some(instruction) = decode(case, before.rip) else { break };
-        if let Some(reason) = codes::refusal(&instruction) {
+        let Some((instruction, bytes)) = decode(case, before.rip) else { break };
+        if let Some(reason) = codes::refusal(&instruction, bytes) {
             return Verdict::Skipped(reason);
         }
         if reads(&instruction) & undefined != 0 {
             return Verdict::Skipped("reads what is undefined");
         }
-        if n + 1 == path.len() {
-            // The one that ended the case: it completed nothing.
+        if n + 1 == path.len() && before.rip == end {
+            // The one that faulted: it completed nothing.
             break;
         }
         if shifts_out_all(&instruction, before) {
@@ -48,13 +48,13 @@ pub(crate) fn verdict(case: &Case, path: &[Registers]) -> Verdict {
     Verdict::Judged(Undefined { rflags: rflags(undefined), status: status(undefined) })
 }
 
-/// The instruction at an address, if the case has bytes there.
-pub(crate) fn decode(case: &Case, rip: u64) -> Option<Instruction> {
+/// The instruction at an address and the bytes from there on, if the case has bytes there.
+pub(crate) fn decode(case: &Case, rip: u64) -> Option<(Instruction, &[u8])> {
     let offset = rip.wrapping_sub(case.registers.rip) as usize;
     // INT3 follows the sequence, and an instruction that is cut off may take some of it.
     let bytes =
         case.code.get(offset..case.code_len as usize + 15).filter(|_| offset < case.code_len as usize)?;
-    Some(Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE).decode())
+    Some((Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE).decode(), bytes))
 }
 
 fn reads(instruction: &Instruction) -> u32 {
