@@ -37,6 +37,8 @@ const FEATURES_D: u32 = 1
     | 1 << 24
     | 1 << 25
     | 1 << 26;
+/// Leaf 7 EBX: the x87 notes its pointers only with an exception, and no selectors in them.
+const POINTERS: u32 = 1 << 6 | 1 << 13;
 /// Leaf 0x8000_0001 ECX: LAHF in 64-bit mode.
 const EXTENDED_C: u32 = 1;
 /// Leaf 0x8000_0001 EDX: SYSCALL, NX, 1 GiB pages, RDTSCP, long mode.
@@ -47,10 +49,11 @@ const INVARIANT_TSC: u32 = 1 << 8;
 const ADDRESS_BITS: u32 = PHYSICAL_BITS | 48 << 8;
 
 /// Every leaf: EAX EBX ECX EDX. Those that are not here are zero.
-const LEAVES: [(u32, [u32; 4]); 11] = [
+const LEAVES: [(u32, [u32; 4]); 12] = [
     (0x0, [0x15, VENDOR[0], VENDOR[2], VENDOR[1]]),
     (0x1, [SIGNATURE, LINE, FEATURES_C, FEATURES_D]),
     (0x2, [0x01, 0, 0, 0]),
+    (0x7, [0, POINTERS, 0, 0]),
     (0x15, [1, 1, TSC_HZ, 0]),
     (0x8000_0000, [0x8000_0008, 0, 0, 0]),
     (0x8000_0001, [0, 0, EXTENDED_C, EXTENDED_D]),
@@ -72,8 +75,14 @@ const fn brand(from: usize) -> [u32; 4] {
     registers
 }
 
-/// What CPUID answers: EAX EBX ECX EDX. No leaf has subleaves.
-pub(crate) fn answer(leaf: u32) -> [u32; 4] {
+/// The one leaf with subleaves, of which only the first is not zero.
+const WITH_SUBLEAVES: u32 = 0x7;
+
+/// What CPUID answers: EAX EBX ECX EDX.
+pub(crate) fn answer(leaf: u32, subleaf: u32) -> [u32; 4] {
+    if leaf == WITH_SUBLEAVES && subleaf > 0 {
+        return [0; 4];
+    }
     LEAVES.iter().find(|(number, _)| *number == leaf).map_or([0; 4], |(_, registers)| *registers)
 }
 

@@ -2,7 +2,7 @@
 
 use super::cpu::{Cpu, Mode, mask, vector};
 use super::op::{CS, DS, ES, Env, FS, Flow, GS, HIGH, NONE, Op, Rep, Run, SS};
-use super::{alu, atomic, bits, control, far, io, mov, muldiv, shift, stack, string, system};
+use super::{alu, atomic, bits, control, far, forms, io, mov, muldiv, shift, stack, string, system};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 /// What the first two operands are.
@@ -28,6 +28,8 @@ pub(crate) enum Form {
 
 /// An instruction on its way to an operation.
 pub(crate) struct Decoding<'a> {
+    /// Its bytes.
+    pub(crate) bytes: &'a [u8],
     pub(crate) instruction: &'a Instruction,
     pub(crate) mode: Mode,
     pub(crate) form: Form,
@@ -54,8 +56,8 @@ impl Decoding<'_> {
 }
 
 /// Decodes.
-pub(crate) fn op(mode: Mode, instruction: &Instruction) -> Op {
-    let mut decoding = Decoding { instruction, mode, form: Form::Other, op: blank(mode, instruction) };
+pub(crate) fn op(mode: Mode, instruction: &Instruction, bytes: &[u8]) -> Op {
+    let mut decoding = Decoding { bytes, instruction, mode, form: Form::Other, op: blank(mode, instruction) };
     operands(&mut decoding);
     let families = [
         mov::decode,
@@ -67,6 +69,7 @@ pub(crate) fn op(mode: Mode, instruction: &Instruction) -> Op {
         bits::decode,
         string::decode,
         atomic::decode,
+        forms::decode,
         far::decode,
         io::decode,
         system::decode,
@@ -103,6 +106,7 @@ fn blank(mode: Mode, instruction: &Instruction) -> Op {
         memory: false,
         last: false,
         kind: 0,
+        form: None,
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn block(cpu: &mut Cpu, env: &mut Env<'_>, gpa: u64) -> Run<Block> {
         if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
             break;
         }
-        let op = decode::op(cpu.mode, &instruction);
+        let op = decode::op(cpu.mode, &instruction, &bytes[used..used + instruction.len()]);
         used += instruction.len();
         ops.push(op);
         if op.last {
@@ -79,7 +79,7 @@ fn straddling(
     if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
         return Err(cpu.raise_gp());
     }
-    let op = Op { last: true, ..decode::op(cpu.mode, &instruction) };
+    let op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes) };
     Ok(Block { ops: Box::new([op]), bytes: in_page as u64, second: Some(second) })
 }
 

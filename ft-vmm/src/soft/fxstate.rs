@@ -1,8 +1,9 @@
-//! FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, WAIT, EMMS.
+//! FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, WAIT.
 
 use super::cpu::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, Cpu, vector};
 use super::decode::Decoding;
 use super::op::{Env, Flow, Op, Run};
+use super::x87::is_pending;
 use crate::vcpu::Fpu;
 use iced_x86::Mnemonic;
 
@@ -16,7 +17,12 @@ const XMM: usize = 160;
 const ST: usize = 32;
 
 impl Cpu {
-    /// Raises #UD or #NM when the FPU is not to be used.
+    /// Raises #MF when an exception of the x87 waits.
+    pub(crate) fn check_pending(&mut self) -> Run<()> {
+        if is_pending(&self.s.fpu) { Err(self.raise(vector::MF)) } else { Ok(()) }
+    }
+
+    /// Raises #NM when the FPU is not to be used.
     pub(crate) fn check_fpu(&mut self) -> Run<()> {
         if self.s.cr0 & (CR0_EM | CR0_TS) != 0 { Err(self.raise(vector::NM)) } else { Ok(()) }
     }
@@ -35,9 +41,7 @@ pub(crate) fn wait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     if cpu.s.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS {
         return Err(cpu.raise(vector::NM));
     }
-    if cpu.s.fpu.status & 0x80 != 0 {
-        return Err(cpu.raise(vector::MF));
-    }
+    cpu.check_pending()?;
     Ok(Flow::Next)
 }
 
@@ -130,15 +134,6 @@ fn stmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     Ok(Flow::Next)
 }
 
-fn emms(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
-    if cpu.s.cr0 & CR0_EM != 0 {
-        return Err(cpu.raise(vector::UD));
-    }
-    cpu.check_fpu()?;
-    cpu.s.fpu.tags = 0;
-    Ok(Flow::Next)
-}
-
 pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
     let mnemonic = decoding.instruction.mnemonic();
     decoding.op.kind = if matches!(mnemonic, Mnemonic::Fxsave64 | Mnemonic::Fxrstor64) { 8 } else { 4 };
@@ -147,7 +142,6 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
         Mnemonic::Fxrstor | Mnemonic::Fxrstor64 => decoding.run(fxrstor),
         Mnemonic::Ldmxcsr => decoding.run(ldmxcsr),
         Mnemonic::Stmxcsr => decoding.run(stmxcsr),
-        Mnemonic::Emms => decoding.run(emms),
         _ => None,
     }
 }

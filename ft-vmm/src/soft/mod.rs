@@ -9,6 +9,7 @@
 //! tlb       translations and RAM (unsafe)  memory, paging      what the TLBs do not know
 //! cpu, flags, word, segments               the state and its accessors
 //! alu mov shift muldiv bits string atomic stack control   handlers of programs
+//! sse mmx fpu, forms                      move operands for what xmm and x87 compute
 //! far gate deliver syscall                 handlers that change rings, exceptions and interrupts
 //! system registers tables msr cpuid io fxstate legacy     handlers of operating systems
 //! ```
@@ -30,12 +31,15 @@ mod deliver;
 mod execute;
 mod far;
 mod fetch;
+mod forms;
+mod fpu;
 mod flags;
 mod fxstate;
 mod gate;
 mod io;
 mod legacy;
 mod memory;
+mod mmx;
 mod mov;
 mod msr;
 mod muldiv;
@@ -44,6 +48,7 @@ mod paging;
 mod registers;
 mod segments;
 mod shift;
+mod sse;
 mod stack;
 mod string;
 mod syscall;
@@ -51,6 +56,8 @@ mod system;
 mod tables;
 mod tlb;
 mod word;
+mod x87;
+mod xmm;
 
 use crate::ram::Ram;
 use crate::vcpu::{CpuState, Platform, Segment, Table, Vcpu, VcpuStop};

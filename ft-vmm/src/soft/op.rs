@@ -1,6 +1,7 @@
 //! Decoded operations: what the decoder leaves and the handlers take.
 
 use super::cpu::Cpu;
+use super::forms::Form;
 use crate::ram::Ram;
 use crate::vcpu::Platform;
 
@@ -108,6 +109,8 @@ pub(crate) struct Op {
     pub(crate) last: bool,
     /// Which instruction it is, for handlers that serve several.
     pub(crate) kind: u16,
+    /// What an instruction of SSE, MMX or the x87 computes.
+    pub(crate) form: Option<&'static Form>,
 }
 
 impl Op {

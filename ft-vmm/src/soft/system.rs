@@ -73,7 +73,7 @@ fn sti(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
 }
 
 fn run_cpuid(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
-    let answer = cpuid::answer(cpu.reg::<u32>(RAX) as u32);
+    let answer = cpuid::answer(cpu.reg::<u32>(RAX) as u32, cpu.reg::<u32>(RCX) as u32);
     for (register, value) in [RAX, RBX, RCX, RDX].into_iter().zip(answer) {
         cpu.put_reg::<u32>(register, u64::from(value));
     }

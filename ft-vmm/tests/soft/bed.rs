@@ -9,29 +9,29 @@ use ft_vmm::vcpu::{CpuState, Platform, Segment, Table, Vcpu, VcpuStop};
 use vm_memory::{Bytes as _, GuestAddress};
 
 /// Where code starts.
-pub const CODE: u64 = 0x10_0000;
+pub(crate) const CODE: u64 = 0x10_0000;
 /// The top of the stack.
-pub const STACK: u64 = 0x9_0000;
+pub(crate) const STACK: u64 = 0x9_0000;
 /// Memory for operands.
-pub const DATA: u64 = 0x8_0000;
+pub(crate) const DATA: u64 = 0x8_0000;
 /// Where the page tables are.
-pub const TABLES: u64 = 0x20_0000;
+pub(crate) const TABLES: u64 = 0x20_0000;
 /// RAM of the bed.
-pub const RAM_BYTES: u64 = 0x40_0000;
+pub(crate) const RAM_BYTES: u64 = 0x40_0000;
 /// Where a device answers.
-pub const DEVICE: u64 = 0xd000_0000;
+pub(crate) const DEVICE: u64 = 0xd000_0000;
 
 /// Ports and devices that answer from a counter, and record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bed {
+pub(crate) struct Bed {
     /// Everything that was asked of it.
-    pub log: Vec<String>,
+    pub(crate) log: Vec<String>,
     /// Vector of an interrupt that is asserted from its tick on, until it is acknowledged.
-    pub interrupts: Vec<u8>,
+    pub(crate) interrupts: Vec<u8>,
     /// It wants a stop after the next access.
-    pub stop: bool,
+    pub(crate) stop: bool,
     /// Writes to this port assert an interrupt with the value as vector.
-    pub reads: u64,
+    pub(crate) reads: u64,
 }
 
 impl Platform for Bed {
@@ -78,34 +78,34 @@ impl Platform for Bed {
 }
 
 /// A segment as a descriptor in a flat table has it.
-pub fn flat_segment(selector: u16, attributes: u16) -> Segment {
+pub(crate) fn flat_segment(selector: u16, attributes: u16) -> Segment {
     Segment { selector, base: 0, limit: u32::MAX, attributes }
 }
 
 /// RAM with an identity map of 4 KiB pages, and 2 MiB pages for the device.
-pub fn ram() -> Ram {
+pub(crate) fn ram() -> Ram {
     let ram = Ram::new(RAM_BYTES).unwrap();
     map_identity(&ram);
     ram
 }
 
 /// Writes a table entry.
-pub fn put(ram: &Ram, gpa: u64, value: u64) {
+pub(crate) fn put(ram: &Ram, gpa: u64, value: u64) {
     ram.memory().write_obj(value, GuestAddress(gpa)).unwrap();
 }
 
 /// Reads 8 bytes.
-pub fn get(ram: &Ram, gpa: u64) -> u64 {
+pub(crate) fn get(ram: &Ram, gpa: u64) -> u64 {
     ram.memory().read_obj(GuestAddress(gpa)).unwrap()
 }
 
 /// The entry of the lowest level that maps `address` in [`map_identity`]'s tables.
-pub fn entry_of(address: u64) -> u64 {
+pub(crate) fn entry_of(address: u64) -> u64 {
     TABLES + 0x4000 + (address >> 12) * 8
 }
 
 /// PML4, PDPT, PD for the first GiB, PD for the device, then page tables.
-pub fn map_identity(ram: &Ram) {
+pub(crate) fn map_identity(ram: &Ram) {
     put(ram, TABLES, (TABLES + 0x1000) | 0x27);
     put(ram, TABLES + 0x1000, (TABLES + 0x2000) | 0x27);
     put(ram, TABLES + 0x1000 + 3 * 8, (TABLES + 0x3000) | 0x27);
@@ -119,7 +119,7 @@ pub fn map_identity(ram: &Ram) {
 }
 
 /// Long mode, ring 3 or ring 0, paging, everything mapped.
-pub fn long_state(ring: u16) -> CpuState {
+pub(crate) fn long_state(ring: u16) -> CpuState {
     let dpl = ring << 5;
     let (code, data) = if ring == 0 { (0x10, 0x18) } else { (0x33, 0x2b) };
     let null = Segment { attributes: Segment::UNUSABLE, ..Segment::default() };
@@ -145,7 +145,7 @@ pub fn long_state(ring: u16) -> CpuState {
 }
 
 /// Writes the GDT, the TSS and an IDT whose vector n leads to `handler(n)`.
-pub fn put_system_tables(ram: &Ram, handler: impl Fn(u64) -> u64) {
+pub(crate) fn put_system_tables(ram: &Ram, handler: impl Fn(u64) -> u64) {
     for (index, descriptor) in [
         (2, 0x00af_9b00_0000_ffff_u64),
         (3, 0x00cf_9300_0000_ffff),
@@ -165,12 +165,12 @@ pub fn put_system_tables(ram: &Ram, handler: impl Fn(u64) -> u64) {
 }
 
 /// Puts code at [`CODE`].
-pub fn load(ram: &Ram, code: &[u8]) {
+pub(crate) fn load(ram: &Ram, code: &[u8]) {
     ram.memory().write_slice(code, GuestAddress(CODE)).unwrap();
 }
 
 /// Runs `state` for `ticks` ticks.
-pub fn run(ram: &Ram, state: &CpuState, bed: &mut Bed, ticks: u64) -> (VcpuStop, CpuState) {
+pub(crate) fn run(ram: &Ram, state: &CpuState, bed: &mut Bed, ticks: u64) -> (VcpuStop, CpuState) {
     let mut vcpu = SoftVcpu::new();
     vcpu.set_state(state).unwrap();
     let stop = vcpu.run(ram, bed, Tick(state.tick + ticks)).unwrap();
