@@ -15,6 +15,12 @@
 //! | INT1 | virtualised AMD hosts report it before the instruction, not after |
 //! | 0F 0D with a register operand | undefined on AMD, NOP on Intel |
 //! | near branches with prefix 66 | AMD truncates RIP to 16 bits, Intel ignores the prefix |
+//! | LOOPE and LOOPNE with prefix F2 or F3 | AMD takes the prefix for the condition |
+//! | the x87's last instruction and operand, in memory and registers | AMD keeps them for each instruction, Intel partly |
+//! | which byte of a large operand (FXSAVE, FNSAVE and the like) a page fault names | AMD touches the last one first |
+//! | MXCSR.MM, and MXCSR_MASK as FXSAVE writes it | AMD's misaligned SSE mode |
+//! | MASKMOVQ and MASKMOVDQU that fault here and not there | with a mask of zero, CPUs may fault or not |
+//! | alignment checks | the software vCPU has none |
 //! | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1, RCPPS, RSQRTPS and scalar forms | approximations: they differ between CPU models |
 //! | flags after an instruction that leaves them undefined | see [`undefined`](super::undefined) |
 //!
@@ -207,13 +213,16 @@ fn is_prefetch_of_register(instruction: &Instruction) -> bool {
         && instruction.op0_kind() == OpKind::Register
 }
 
-/// A near branch with an operand-size prefix, which decoders of Intel's kind leave out of the code.
-fn is_short_branch(instruction: &Instruction, bytes: &[u8]) -> bool {
-    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
-    instruction.flow_control() != FlowControl::Next && prefixes.into_iter().any(|byte| *byte == 0x66)
+/// A near branch with an operand-size prefix, which decoders of Intel's kind leave out of the code, or LOOPcc with a repeat prefix.
+fn has_odd_prefix(instruction: &Instruction, bytes: &[u8]) -> bool {
+    let is_prefix = |byte: &&u8| PREFIXES.contains(byte) || **byte & 0xf0 == REX;
+    let has = |prefix| bytes.iter().take_while(is_prefix).any(|byte| *byte == prefix);
+    let loops = matches!(instruction.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne);
+    instruction.flow_control() != FlowControl::Next && has(0x66) || loops && (has(0xf2) || has(0xf3))
 }
 
 const PREFIXES: [u8; 11] = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
+const REX: u8 = 0x40;
 
 /// Why an execution of this instruction, which has these bytes, is not judged, if it is not.
 pub(crate) fn refusal(instruction: &Instruction, bytes: &[u8]) -> Option<&'static str> {
@@ -225,7 +234,7 @@ pub(crate) fn refusal(instruction: &Instruction, bytes: &[u8]) -> Option<&'stati
     if !code.cpuid_features().iter().all(known) {
         return Some("extension");
     }
-    if is_prefetch_of_register(instruction) || is_short_branch(instruction, bytes) {
+    if is_prefetch_of_register(instruction) || has_odd_prefix(instruction, bytes) {
         return Some("differs between vendors");
     }
     refusal_of_code(code)

@@ -38,7 +38,7 @@ pub(crate) fn differences(
     image: &Image,
     native: &Outcome,
     emulated: &Outcome,
-    undefined: Undefined,
+    undefined: &Undefined,
 ) -> Vec<String> {
     let mut found = Differences(Vec::new());
     found.number("vector", native.vector, emulated.vector);
@@ -46,10 +46,11 @@ pub(crate) fn differences(
         // It left no registers to compare.
         return found.0;
     }
-    if native.vector == PAGE_FAULT && emulated.vector == PAGE_FAULT {
+    let page_faults = native.vector == PAGE_FAULT && emulated.vector == PAGE_FAULT;
+    if page_faults && !undefined.fault_address {
         found.number("cr2", native.cr2, emulated.cr2);
     }
-    if native.vector == emulated.vector {
+    if native.vector == emulated.vector && !(page_faults && undefined.fault_address) {
         found.number("error code", error(native), error(emulated));
     }
     found.number("rip", native.registers.rip, emulated.registers.rip);
@@ -59,7 +60,7 @@ pub(crate) fn differences(
         found.number(*name, native.registers.gpr[index], emulated.registers.gpr[index]);
     }
     fx(&mut found, &native.fx, &emulated.fx, undefined);
-    memory(&mut found, image, native, emulated);
+    memory(&mut found, image, native, emulated, undefined);
     found.0
 }
 
@@ -68,7 +69,7 @@ fn error(outcome: &Outcome) -> u64 {
     if outcome.vector == PAGE_FAULT && outcome.cr2 >> 47 != 0 { outcome.error | 1 } else { outcome.error }
 }
 
-fn fx(found: &mut Differences, native: &Fx, emulated: &Fx, undefined: Undefined) {
+fn fx(found: &mut Differences, native: &Fx, emulated: &Fx, undefined: &Undefined) {
     if native.0[..Fx::KERNEL] == emulated.0[..Fx::KERNEL] {
         return;
     }
@@ -85,7 +86,13 @@ fn fx(found: &mut Differences, native: &Fx, emulated: &Fx, undefined: Undefined)
     }
 }
 
-fn memory(found: &mut Differences, image: &Image, native: &Outcome, emulated: &Outcome) {
+fn memory(
+    found: &mut Differences,
+    image: &Image,
+    native: &Outcome,
+    emulated: &Outcome,
+    undefined: &Undefined,
+) {
     for page in 0..IMAGE_PAGES {
         let content = |outcome: &Outcome| {
             let changed = outcome.pages_changed >> page & 1 != 0;
@@ -95,10 +102,15 @@ fn memory(found: &mut Differences, image: &Image, native: &Outcome, emulated: &O
             continue;
         }
         let (native, emulated) = (content(native), content(emulated));
-        let differing: Vec<_> = (0..PAGE).filter(|at| native[*at] != emulated[*at]).collect();
+        let start = IMAGE + (page * PAGE) as u64;
+        let is_defined = |at: usize| {
+            undefined.memory.iter().all(|(first, end)| !(*first..*end).contains(&(start + at as u64)))
+        };
+        let differing: Vec<_> =
+            (0..PAGE).filter(|at| native[*at] != emulated[*at] && is_defined(*at)).collect();
         let (Some(first), Some(last)) = (differing.first(), differing.last()) else { continue };
         let last = *last.min(&(first + BYTES_NAMED_MAX));
-        let at = IMAGE + (page * PAGE + first) as u64;
+        let at = start + *first as u64;
         found.bytes(format!("memory at {at:#x}"), &native[*first..=last], &emulated[*first..=last]);
     }
 }

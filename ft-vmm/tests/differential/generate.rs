@@ -5,6 +5,7 @@ use super::codes::{self, INTEGER_POOL, Pool, SSE_POOL, X87_POOL};
 use super::dice::Dice;
 use super::layout::{CODE, CODE_PAGES, PAGE};
 use super::operands::{self, Scene};
+use super::undefined;
 use super::values;
 use iced_x86::{Encoder, OpKind};
 
@@ -82,11 +83,14 @@ fn sequence(dice: &mut Dice, family: Family, scene: &Scene<'_>, rip: u64) -> Vec
     let mut branches = Vec::new();
     for _ in 0..=dice.below(INSTRUCTIONS_MAX) {
         let at = bytes.len();
-        let (encoded, branch) = encoded(dice, family, scene, rip + at as u64);
+        let encoded = encoded(dice, family, scene, rip + at as u64);
         starts.push(at);
-        bytes.extend(encoded);
-        if let Some(width) = branch {
+        bytes.extend(encoded.bytes);
+        if let Some(width) = encoded.branch {
             branches.push((starts.len(), bytes.len(), width));
+        }
+        if encoded.last {
+            break;
         }
     }
     starts.push(bytes.len());
@@ -100,8 +104,16 @@ fn sequence(dice: &mut Dice, family: Family, scene: &Scene<'_>, rip: u64) -> Vec
     bytes
 }
 
-/// One instruction, and the width of its relative branch if it is one.
-fn encoded(dice: &mut Dice, family: Family, scene: &Scene<'_>, rip: u64) -> (Vec<u8>, Option<usize>) {
+/// One instruction.
+struct Encoded {
+    bytes: Vec<u8>,
+    /// Bytes of its displacement, if it is a relative branch.
+    branch: Option<usize>,
+    /// Nothing should follow: it writes something that is undefined, and nobody should read that.
+    last: bool,
+}
+
+fn encoded(dice: &mut Dice, family: Family, scene: &Scene<'_>, rip: u64) -> Encoded {
     loop {
         let code = family.pool(dice).pick(dice);
         let Some(mut made) = operands::instruction(dice, code, scene) else { continue };
@@ -116,8 +128,8 @@ fn encoded(dice: &mut Dice, family: Family, scene: &Scene<'_>, rip: u64) -> (Vec
         }
         let bytes = encoder.take_buffer();
         let width = branch.then(|| encoder.get_constant_offsets().immediate_size());
-        let width = width.filter(|width| *width > 0);
-        return (bytes, width);
+        let last = undefined::writes_state(&made);
+        return Encoded { bytes, branch: width.filter(|width| *width > 0), last };
     }
 }
 
@@ -126,7 +138,7 @@ fn raw(dice: &mut Dice, scene: &Scene<'_>, rip: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..=dice.below(3) {
         let at = rip + bytes.len() as u64;
-        let (mut made, _) = encoded(dice, Family::Raw, scene, at);
+        let mut made = encoded(dice, Family::Raw, scene, at).bytes;
         match dice.weighted(&[3, 3, 2, 2]) {
             0 => made = (0..=dice.below(14)).map(|_| dice.bits() as u8).collect(),
             1 => {

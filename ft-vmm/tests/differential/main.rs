@@ -138,7 +138,7 @@ fn the_native_side_repeats_itself() {
         other.begin(&image, &reversed);
         for (number, (a, b)) in first.iter().zip(other.outcomes().iter().rev()).enumerate() {
             if a.vector != case::ending::TOO_LONG && !asks_the_host(&cases[number]) {
-                let found = compare::differences(&image, a, b, undefined::Undefined::default());
+                let found = compare::differences(&image, a, b, &undefined::Undefined::default());
                 assert_eq!(found, Vec::<String>::new(), "{family:?} case {number}");
             }
         }

@@ -21,6 +21,7 @@ pub(crate) fn shrink(mut case: Case, mut fails: impl FnMut(&Case) -> bool) -> Ca
         for (start, length) in instructions(&case) {
             attempt(&mut case, &|case| case.code[start..start + length].fill(NOP));
         }
+        attempt(&mut case, &trim_nops);
         attempt(&mut case, &cut_nops);
     }
     attempt(&mut case, &|case| case.registers.rflags = FLAGS_FIXED);
@@ -48,13 +49,26 @@ fn instructions(case: &Case) -> Vec<(usize, usize)> {
     found
 }
 
-/// Leaves out NOPs altogether; what depends on distances then no longer fails, and the case stays as it was.
+/// Leaves out NOPs. Those in front go with RIP moved on, so that operands relative to it stay where they are; where others cannot go, the
+/// case no longer fails and stays as it was.
 fn cut_nops(case: &mut Case) {
+    let leading = case.bytes().iter().take_while(|byte| **byte == NOP).count();
+    case.registers.rip += leading as u64;
     let nop = |(start, length): &(usize, usize)| *length == 1 && case.code[*start] == NOP;
     let kept: Vec<u8> = instructions(case)
         .iter()
         .filter(|instruction| !nop(instruction))
         .flat_map(|(start, length)| case.code[*start..start + length].to_vec())
         .collect();
+    case.set_bytes(&kept);
+}
+
+/// The same for NOPs at the ends only.
+fn trim_nops(case: &mut Case) {
+    let leading = case.bytes().iter().take_while(|byte| **byte == NOP).count();
+    let trailing = case.bytes().iter().rev().take_while(|byte| **byte == NOP).count();
+    let end = (case.bytes().len() - trailing).max(leading);
+    let kept = case.bytes()[leading..end].to_vec();
+    case.registers.rip += leading as u64;
     case.set_bytes(&kept);
 }

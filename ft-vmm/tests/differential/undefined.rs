@@ -5,47 +5,60 @@
 
 use super::case::{Case, Registers};
 use super::codes;
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, RflagsBits};
+use super::layout::{FS_BASE, GS_BASE};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
 /// What may be said of a case whose sides differ.
 pub(crate) enum Verdict {
-    /// They may differ in these flags and condition codes only.
+    /// They may differ in this only.
     Judged(Undefined),
     /// They may differ in anything.
     Skipped(&'static str),
 }
 
-/// Bits that no manual defines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What no manual defines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Undefined {
-    /// Of RFLAGS.
+    /// Bits of RFLAGS.
     pub(crate) rflags: u64,
-    /// Of the x87 status word.
+    /// Bits of the x87 status word.
     pub(crate) status: u16,
+    /// Which byte of an operand a page fault names: CPUs touch large ones in an order of their own.
+    pub(crate) fault_address: bool,
+    /// Addresses that hold something undefined: first, and first after it.
+    pub(crate) memory: Vec<(u64, u64)>,
+    /// Why anything else may differ as well: something that is undefined was used further on.
+    pub(crate) excuse: Option<&'static str>,
 }
 
 /// Follows the path, which ended with RIP at `end`.
 pub(crate) fn verdict(case: &Case, path: &[Registers], end: u64) -> Verdict {
-    let mut undefined = 0;
+    let mut flags = 0;
+    let mut undefined = Undefined::default();
     for (n, before) in path.iter().enumerate() {
         let Some((instruction, bytes)) = decode(case, before.rip) else { break };
         if let Some(reason) = codes::refusal(&instruction, bytes) {
             return Verdict::Skipped(reason);
         }
-        if reads(&instruction) & undefined != 0 {
-            return Verdict::Skipped("reads what is undefined");
+        if before.rip == end && is_masked_move(&instruction) {
+            return Verdict::Skipped("a masked move of nothing may fault");
+        }
+        if reads(&instruction) & flags != 0 {
+            undefined.excuse = Some("reads what is undefined");
         }
         if n + 1 == path.len() && before.rip == end {
             // The one that faulted: it completed nothing.
+            undefined.fault_address = moves_state(&instruction);
             break;
         }
         if shifts_out_all(&instruction, before) {
-            return Verdict::Skipped("undefined result");
+            undefined.excuse = Some("undefined result");
         }
+        undefined.memory.extend(state_of_its_own(&instruction, before));
         let (left, defined) = effect(&instruction, before);
-        undefined = undefined & !defined | left;
+        flags = flags & !defined | left;
     }
-    Verdict::Judged(Undefined { rflags: rflags(undefined), status: status(undefined) })
+    Verdict::Judged(Undefined { rflags: rflags(flags), status: status(flags), ..undefined })
 }
 
 /// The instruction at an address and the bytes from there on, if the case has bytes there.
@@ -55,6 +68,49 @@ pub(crate) fn decode(case: &Case, rip: u64) -> Option<(Instruction, &[u8])> {
     let bytes =
         case.code.get(offset..case.code_len as usize + 15).filter(|_| offset < case.code_len as usize)?;
     Some((Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE).decode(), bytes))
+}
+
+fn is_masked_move(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu)
+}
+
+/// Instructions that save or load the x87's or all floating-point state.
+fn moves_state(instruction: &Instruction) -> bool {
+    use Mnemonic::{Fldenv, Frstor, Fxrstor, Fxrstor64};
+    writes_state(instruction) || matches!(instruction.mnemonic(), Fldenv | Frstor | Fxrstor | Fxrstor64)
+}
+
+/// Those that save it.
+pub(crate) fn writes_state(instruction: &Instruction) -> bool {
+    use Mnemonic::{Fnsave, Fnstenv, Fxsave, Fxsave64};
+    matches!(instruction.mnemonic(), Fnsave | Fnstenv | Fxsave | Fxsave64)
+}
+
+/// Which part of the memory that this instruction writes is the processor's own affair: FXSAVE's MXCSR_MASK, and the last instruction's and
+/// operand's address of FXSAVE, FNSAVE and FNSTENV, which some keep for each x87 instruction, some for those that raise an exception.
+fn state_of_its_own(instruction: &Instruction, before: &Registers) -> Vec<(u64, u64)> {
+    let parts: &[(u64, u64)] = match instruction.code() {
+        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => &[(6, 24), (28, 32)],
+        Code::Fnsave_m108byte | Code::Fnstenv_m28byte => &[(12, 28)],
+        Code::Fnsave_m94byte | Code::Fnstenv_m14byte => &[(6, 14)],
+        _ => return Vec::new(),
+    };
+    let address = address(instruction, before);
+    parts.iter().map(|(first, end)| (address.wrapping_add(*first), address.wrapping_add(*end))).collect()
+}
+
+/// The address of an instruction's first operand.
+fn address(instruction: &Instruction, before: &Registers) -> u64 {
+    let value = |register: Register, _, _| match register {
+        Register::FS => Some(FS_BASE),
+        Register::GS => Some(GS_BASE),
+        _ if register.is_segment_register() => Some(0),
+        _ => {
+            let all = before.gpr[register.full_register().number()];
+            Some(if register.size() == 4 { all & 0xffff_ffff } else { all })
+        }
+    };
+    instruction.virtual_address(0, 0, value).unwrap_or(0)
 }
 
 fn reads(instruction: &Instruction) -> u32 {
@@ -85,7 +141,6 @@ fn effect(instruction: &Instruction, before: &Registers) -> (u32, u32) {
             (left, all & !left)
         }
         Mnemonic::Rcl | Mnemonic::Rcr | Mnemonic::Rol | Mnemonic::Ror => (overflow, all & !overflow),
-        Mnemonic::Sar => (RflagsBits::AF | overflow, all & !(RflagsBits::AF | overflow)),
         _ => (RflagsBits::AF | overflow, all & !(RflagsBits::AF | overflow)),
     }
 }
