@@ -18,8 +18,11 @@
 //! | LOOPE and LOOPNE with prefix F2 or F3 | AMD takes the prefix for the condition |
 //! | the x87's last instruction and operand, in memory and registers | AMD keeps them for each instruction, Intel partly |
 //! | which byte of a large operand (FXSAVE, FNSAVE and the like) a page fault names | AMD touches the last one first |
+//! | which operand of CMPS faults when both do | AMD's REPE CMPSB touches RSI first, its other forms RDI |
 //! | MXCSR.MM, and MXCSR_MASK as FXSAVE writes it | AMD's misaligned SSE mode |
 //! | MASKMOVQ and MASKMOVDQU that fault here and not there | with a mask of zero, CPUs may fault or not |
+//! | MXCSR.PE beside an overflow or underflow that is not masked | see [`compare`](super::compare) |
+//! | RF in the flags that an exception pushes | only matters to breakpoints |
 //! | alignment checks | the software vCPU has none |
 //! | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1, RCPPS, RSQRTPS and scalar forms | approximations: they differ between CPU models |
 //! | flags after an instruction that leaves them undefined | see [`undefined`](super::undefined) |
@@ -215,12 +218,17 @@ fn is_prefetch_of_register(instruction: &Instruction) -> bool {
 
 /// A near branch with an operand-size prefix, which decoders of Intel's kind leave out of the code, or LOOPcc with a repeat prefix.
 fn has_odd_prefix(instruction: &Instruction, bytes: &[u8]) -> bool {
-    let is_prefix = |byte: &&u8| PREFIXES.contains(byte) || **byte & 0xf0 == REX;
     let has = |prefix| bytes.iter().take_while(is_prefix).any(|byte| *byte == prefix);
     let loops = matches!(instruction.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne);
     instruction.flow_control() != FlowControl::Next && has(0x66) || loops && (has(0xf2) || has(0xf3))
 }
 
+fn is_prefix(byte: &&u8) -> bool {
+    PREFIXES.contains(byte) || **byte & 0xf0 == REX
+}
+
+/// VEX and EVEX.
+const VECTOR_PREFIXES: [u8; 3] = [0xc4, 0xc5, 0x62];
 const PREFIXES: [u8; 11] = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
 const REX: u8 = 0x40;
 
@@ -228,7 +236,8 @@ const REX: u8 = 0x40;
 pub(crate) fn refusal(instruction: &Instruction, bytes: &[u8]) -> Option<&'static str> {
     let code = instruction.code();
     if code == Code::INVALID {
-        return None;
+        let lead = bytes.iter().find(|byte| !is_prefix(byte));
+        return lead.is_some_and(|lead| VECTOR_PREFIXES.contains(lead)).then_some("extension");
     }
     let known = |feature| [INTEGER, SSE, X87].iter().any(|features| features.contains(feature));
     if !code.cpuid_features().iter().all(known) {

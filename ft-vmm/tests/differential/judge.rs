@@ -152,10 +152,10 @@ impl<V: Vcpu> Judge<V> {
             return Err("alignment check");
         }
         if native.fx.mxcsr() & MISALIGNED_MASK != 0 {
-            return Err("extension");
+            return Err("MXCSR.MM");
         }
         let path = self.emulated.trace(image, case);
-        match undefined::verdict(case, &path, native.registers.rip) {
+        match undefined::verdict(case, &path, &native.registers) {
             Verdict::Skipped(reason) => Err(reason),
             Verdict::Judged(undefined) => {
                 let found = differences(image, native, emulated, &undefined);

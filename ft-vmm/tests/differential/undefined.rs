@@ -5,7 +5,7 @@
 
 use super::case::{Case, Registers};
 use super::codes;
-use super::layout::{FS_BASE, GS_BASE};
+use super::layout::{CODE, CODE_PAGES, FS_BASE, GS_BASE, IMAGE, IMAGE_END, PAGE};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
 /// What may be said of a case whose sides differ.
@@ -31,8 +31,8 @@ pub(crate) struct Undefined {
     pub(crate) excuse: Option<&'static str>,
 }
 
-/// Follows the path, which ended with RIP at `end`.
-pub(crate) fn verdict(case: &Case, path: &[Registers], end: u64) -> Verdict {
+/// Follows the path, which the native side ended with these registers.
+pub(crate) fn verdict(case: &Case, path: &[Registers], end: &Registers) -> Verdict {
     let mut flags = 0;
     let mut undefined = Undefined::default();
     for (n, before) in path.iter().enumerate() {
@@ -40,16 +40,23 @@ pub(crate) fn verdict(case: &Case, path: &[Registers], end: u64) -> Verdict {
         if let Some(reason) = codes::refusal(&instruction, bytes) {
             return Verdict::Skipped(reason);
         }
-        if before.rip == end && is_masked_move(&instruction) {
+        if before.rip == end.rip && is_masked_move(&instruction) {
             return Verdict::Skipped("a masked move of nothing may fault");
         }
         if reads(&instruction) & flags != 0 {
             undefined.excuse = Some("reads what is undefined");
         }
-        if n + 1 == path.len() && before.rip == end {
+        if n + 1 == path.len() && before.rip == end.rip {
             // The one that faulted: it completed nothing.
             undefined.fault_address = moves_state(&instruction);
+            if compares_unreadable(&instruction, end) {
+                undefined.excuse = Some("either operand may fault first");
+            }
             break;
+        }
+        if n + 1 == path.len() && loads_mxcsr(&instruction) {
+            // It faulted on the emulated side only.
+            undefined.excuse = Some("MXCSR.MM");
         }
         if shifts_out_all(&instruction, before) {
             undefined.excuse = Some("undefined result");
@@ -95,12 +102,31 @@ fn state_of_its_own(instruction: &Instruction, before: &Registers) -> Vec<(u64, 
         Code::Fnsave_m94byte | Code::Fnstenv_m14byte => &[(6, 14)],
         _ => return Vec::new(),
     };
-    let address = address(instruction, before);
+    let address = address(instruction, 0, before);
     parts.iter().map(|(first, end)| (address.wrapping_add(*first), address.wrapping_add(*end))).collect()
 }
 
-/// The address of an instruction's first operand.
-fn address(instruction: &Instruction, before: &Registers) -> u64 {
+fn loads_mxcsr(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Fxrstor | Mnemonic::Fxrstor64 | Mnemonic::Ldmxcsr)
+}
+
+/// CMPS whose operands are both beyond what can be read.
+fn compares_unreadable(instruction: &Instruction, registers: &Registers) -> bool {
+    use Mnemonic::{Cmpsb, Cmpsd, Cmpsq, Cmpsw};
+    let bytes = instruction.memory_size().size() as u64;
+    let is_readable = |operand| {
+        let first = address(instruction, operand, registers);
+        READABLE.iter().any(|(start, end)| (*start..*end).contains(&first) && first + bytes <= *end)
+    };
+    matches!(instruction.mnemonic(), Cmpsb | Cmpsd | Cmpsq | Cmpsw)
+        && instruction.is_string_instruction()
+        && !(0..2).any(is_readable)
+}
+
+const READABLE: [(u64, u64); 2] = [(CODE, CODE + (CODE_PAGES * PAGE) as u64), (IMAGE, IMAGE_END)];
+
+/// The address of an operand in memory.
+fn address(instruction: &Instruction, operand: u32, before: &Registers) -> u64 {
     let value = |register: Register, _, _| match register {
         Register::FS => Some(FS_BASE),
         Register::GS => Some(GS_BASE),
@@ -110,7 +136,7 @@ fn address(instruction: &Instruction, before: &Registers) -> u64 {
             Some(if register.size() == 4 { all & 0xffff_ffff } else { all })
         }
     };
-    instruction.virtual_address(0, 0, value).unwrap_or(0)
+    instruction.virtual_address(operand, 0, value).unwrap_or(0)
 }
 
 fn reads(instruction: &Instruction) -> u32 {
