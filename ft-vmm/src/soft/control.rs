@@ -51,7 +51,13 @@ fn jmp_mem<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 
 #[inline(always)]
 fn call_to<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, target: u64) -> Run<Flow> {
-    cpu.check_target(target)?;
+    if let Err(raised) = cpu.check_target(target) {
+        let unreachable = cpu.raised;
+        // A push that faults comes first.
+        Stack::new(cpu).probe(cpu, env, 1, W::BYTES as u8)?;
+        cpu.raised = unreachable;
+        return Err(raised);
+    }
     cpu.push::<W>(env, op.next)?;
     cpu.rip = target;
     Ok(Flow::Jump)

@@ -99,6 +99,8 @@ pub(crate) struct Cpu {
     pub(crate) shadow: bool,
     /// Exceptions delivered since an instruction last retired.
     pub(crate) deliveries: u32,
+    /// Set when a handler was entered: the instruction that did it causes no trap of its own.
+    pub(crate) entered: bool,
     /// Where unknown instructions were met, for the log.
     pub(crate) reported: BTreeSet<u64>,
     /// Everything that is seldom used. Its general registers, RIP, flags and tick are out of date while running.
@@ -124,6 +126,7 @@ impl Cpu {
             raised: Exception::default(),
             shadow: false,
             deliveries: 0,
+            entered: false,
             reported: BTreeSet::new(),
             s: CpuState::default(),
         });

@@ -117,13 +117,19 @@ pub(crate) fn general(register: Register) -> u8 {
     if high { number | HIGH } else { number }
 }
 
-pub(crate) fn segment(register: Register) -> u8 {
-    match register {
+/// The segment of a memory operand. In 64-bit mode prefixes other than FS and GS are ignored, also when it matters whether the
+/// stack is meant.
+pub(crate) fn segment(mode: Mode, instruction: &Instruction) -> u8 {
+    match instruction.memory_segment() {
+        Register::FS => FS,
+        Register::GS => GS,
+        _ if mode == Mode::Bits64 => match instruction.memory_base().full_register() {
+            Register::RSP | Register::RBP => SS,
+            _ => DS,
+        },
         Register::ES => ES,
         Register::CS => CS,
         Register::SS => SS,
-        Register::FS => FS,
-        Register::GS => GS,
         _ => DS,
     }
 }
@@ -218,7 +224,7 @@ fn memory(decoding: &mut Decoding<'_>) {
         op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     }
     op.disp = instruction.memory_displacement64();
-    op.seg = segment(instruction.memory_segment());
+    op.seg = segment(decoding.mode, instruction);
     op.plain = decoding.mode == Mode::Bits64 && op.address_bytes == 8 && !matches!(op.seg, FS | GS);
     if op.base == NONE && op.index == NONE {
         op.disp &= mask(op.address_bytes);
@@ -240,13 +246,12 @@ fn unknown(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 /// For families: the mnemonics that do nothing here.
 pub(crate) fn is_hint(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{
-        Clflush, Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0,
+        Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0,
         Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1, Reservednop, Sfence,
     };
     matches!(
         mnemonic,
-        Clflush
-            | Endbr32
+        Endbr32
             | Endbr64
             | Lfence
             | Mfence

@@ -68,6 +68,7 @@ fn doubles(first: u8, second: u8) -> bool {
 
 /// Goes to the handler of an event, or raises what stands in the way.
 pub(crate) fn enter(cpu: &mut Cpu, env: &mut Env<'_>, event: &Exception, cause: Cause) -> Run<()> {
+    cpu.entered = true;
     if cpu.s.cr0 & CR0_PE == 0 {
         return enter_real(cpu, env, event.vector);
     }

@@ -145,8 +145,9 @@ fn execute_single(cpu: &mut Cpu, env: &mut Env<'_>, ops: &[Op]) {
     let before = cpu.tick;
     let traps = cpu.flags.rest() & TF != 0;
     cpu.shadow = false;
+    cpu.entered = false;
     execute(cpu, env, ops, 1);
-    let retired = cpu.tick != before && cpu.deliveries == 0;
+    let retired = cpu.tick != before && !cpu.entered;
     if traps && retired && !cpu.shadow {
         cpu.s.debug[4] |= DR6_STEP;
         let event = Exception { vector: vector::DB, ..Exception::default() };

@@ -291,7 +291,7 @@ fn decode_int(decoding: &mut Decoding<'_>, vector: Option<u8>) -> Option<()> {
 pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
     let instruction = decoding.instruction;
     match instruction.mnemonic() {
-        Mnemonic::Int if instruction.code() == Code::Int3 => decode_int(decoding, Some(vector::BP)),
+        Mnemonic::Int3 => decode_int(decoding, Some(vector::BP)),
         Mnemonic::Int => decode_int(decoding, None),
         Mnemonic::Int1 => decoding.run_last(int1),
         Mnemonic::Into => {

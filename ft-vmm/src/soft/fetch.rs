@@ -79,7 +79,7 @@ fn straddling(
     if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
         return Err(cpu.raise_gp());
     }
-    let op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes) };
+    let op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes[..instruction.len()]) };
     Ok(Block { ops: Box::new([op]), bytes: in_page as u64, second: Some(second) })
 }
 

@@ -3,7 +3,7 @@
 use super::cpu::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, Cpu, vector};
 use super::decode::Decoding;
 use super::op::{Env, Flow, Op, Run};
-use super::x87::is_pending;
+use super::x87::{is_pending, set_control};
 use crate::vcpu::Fpu;
 use iced_x86::Mnemonic;
 
@@ -11,6 +11,8 @@ use iced_x86::Mnemonic;
 const MXCSR_MASK: u32 = 0xffff;
 /// Bytes of the area that are written.
 const AREA: usize = 416;
+/// Bytes that must be there.
+const WHOLE_AREA: u64 = 512;
 /// Where XMM0 is in it.
 const XMM: usize = 160;
 /// Where ST0 is in it.
@@ -49,6 +51,7 @@ pub(crate) fn wait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
 fn area(cpu: &mut Cpu, op: &Op, write: bool) -> Run<u64> {
     cpu.check_fpu()?;
     let address = cpu.address(op, 512, write)?;
+    cpu.check_canonical(address)?;
     if address % 16 == 0 { Ok(address) } else { Err(cpu.raise_gp()) }
 }
 
@@ -80,6 +83,7 @@ fn fxsave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
         let at = XMM + n * 16;
         data[at..at + 16].copy_from_slice(&register.to_le_bytes());
     }
+    cpu.probe_write(env, address, WHOLE_AREA)?;
     cpu.write_bytes(env, address, &data[..XMM + count * 16])?;
     Ok(Flow::Next)
 }
@@ -94,6 +98,7 @@ fn fxrstor(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let address = area(cpu, op, false)?;
     let mut data = [0; AREA];
     let count = if cpu.flat { 16 } else { 8 };
+    cpu.probe_read(env, address, WHOLE_AREA)?;
     cpu.read_bytes(env, address, &mut data[..XMM + count * 16])?;
     let mxcsr = u32::from_le_bytes(word(&data, 24));
     if mxcsr & !MXCSR_MASK != 0 {
@@ -101,8 +106,8 @@ fn fxrstor(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     }
     let pointer_mask = if op.kind == 8 { u64::MAX } else { 0xffff_ffff };
     let fpu = &mut cpu.s.fpu;
-    fpu.control = u16::from_le_bytes(word(&data, 0));
     fpu.status = u16::from_le_bytes(word(&data, 2));
+    set_control(fpu, u16::from_le_bytes(word(&data, 0)));
     fpu.tags = data[4];
     fpu.opcode = u16::from_le_bytes(word(&data, 6));
     fpu.instruction = u64::from_le_bytes(word(&data, 8)) & pointer_mask;

@@ -90,14 +90,20 @@ impl Cpu {
         if let Some(gpa) = self.tlb.find(address, access) {
             return Ok(gpa);
         }
-        if self.long_mode() && !canonical(address) {
-            let raised = self.raise_code(vector::GP, 0);
-            self.raised.canonical = true;
-            return Err(raised);
-        }
+        self.check_canonical(address)?;
         let gpa = self.walk(env, address, access)?;
         self.tlb.fill(env.ram, address, gpa, access);
         Ok(gpa)
+    }
+
+    /// Raises #GP, or #SS if it was relative to the stack, for an address that is none.
+    pub(crate) fn check_canonical(&mut self, address: u64) -> Run<()> {
+        if !self.long_mode() || canonical(address) {
+            return Ok(());
+        }
+        let raised = self.raise_code(vector::GP, 0);
+        self.raised.canonical = true;
+        Err(raised)
     }
 
     /// Does `work` with the rights of the supervisor, whatever the privilege level: descriptor tables are read so.

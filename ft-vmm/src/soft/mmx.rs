@@ -97,6 +97,8 @@ fn from_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let source = if op.memory { read(cpu, env, op, *load)? } else { cpu.xmm(op.src) };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let result = run(source, &mut mxcsr);
+    // Also when it raises an exception.
+    mmx::enter(&mut cpu.s.fpu);
     cpu.put_mxcsr(mxcsr)?;
     cpu.put_mm(op.dst, result);
     Ok(Flow::Next)
@@ -105,14 +107,17 @@ fn from_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 fn to_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     form!(op, ToXmm { run });
     cpu.check_sse()?;
-    cpu.check_mmx()?;
+    if !op.memory {
+        // From memory the x87 is not involved.
+        cpu.check_mmx()?;
+    }
     let source = if op.memory { read(cpu, env, op, 8)? as u64 } else { cpu.mm(op.src) };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let result = run(cpu.xmm(op.dst), source, &mut mxcsr);
-    cpu.put_mxcsr(mxcsr)?;
     if !op.memory {
         mmx::enter(&mut cpu.s.fpu);
     }
+    cpu.put_mxcsr(mxcsr)?;
     cpu.put_xmm(op.dst, result);
     Ok(Flow::Next)
 }

@@ -1,9 +1,9 @@
 //! MOV between general registers, memory and immediates; MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, BSWAP, the conversions of the
 //! accumulator, XLAT.
 
-use super::cpu::Cpu;
+use super::cpu::{Cpu, Mode};
 use super::decode::{Decoding, Form};
-use super::op::{Env, Flow, HIGH, Op, RAX, RBX, RDX, Run};
+use super::op::{Env, Flow, HIGH, Op, R8, RAX, RBX, RDX, Run};
 use super::word::{Word, by_size};
 use iced_x86::{ConditionCode, Mnemonic, OpKind};
 
@@ -238,6 +238,11 @@ fn is_cmov(mnemonic: Mnemonic) -> bool {
     )
 }
 
+/// Whether PAUSE (F3 90) has a REX prefix that makes it XCHG with R8.
+fn exchanges(decoding: &Decoding<'_>) -> bool {
+    decoding.mode == Mode::Bits64 && matches!(decoding.bytes, [.., rex, 0x90] if rex & 0xf1 == 0x41)
+}
+
 pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
     let mnemonic = decoding.instruction.mnemonic();
     let bytes = decoding.op.bytes;
@@ -249,6 +254,15 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
         Mnemonic::Lea => {
             let plain = decoding.op.bytes == 8 && decoding.op.address_bytes == 8;
             decoding.run(if plain { lea_plain } else { lea })
+        }
+        Mnemonic::Pause if exchanges(decoding) => {
+            (decoding.op.dst, decoding.op.src) = (R8, RAX);
+            let bytes = match decoding.bytes {
+                [.., rex, _] if rex & 8 != 0 => 8,
+                bytes if bytes.contains(&0x66) => 2,
+                _ => 4,
+            };
+            decoding.run(by_size!(bytes, xchg_reg_reg))
         }
         Mnemonic::Xchg => match decoding.form {
             Form::RegReg => decoding.run(by_size!(bytes, xchg_reg_reg)),
@@ -287,6 +301,6 @@ fn decode_widen(decoding: &mut Decoding<'_>, bytes: u8, handler: super::op::Hand
 
 fn decode_xlat(decoding: &mut Decoding<'_>) -> Option<()> {
     decoding.op.address_bytes = decoding.instruction.memory_base().size() as u8;
-    decoding.op.seg = super::decode::segment(decoding.instruction.memory_segment());
+    decoding.op.seg = super::decode::segment(decoding.mode, decoding.instruction);
     decoding.run(xlat)
 }

@@ -182,7 +182,7 @@ pub(crate) fn operands(decoding: &mut Decoding<'_>, bytes: u8) {
     let instruction = decoding.instruction;
     let op = &mut decoding.op;
     op.bytes = bytes;
-    op.seg = super::decode::segment(instruction.memory_segment());
+    op.seg = super::decode::segment(decoding.mode, instruction);
     for kind in instruction.op_kinds() {
         op.address_bytes = match kind {
             OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => 2,

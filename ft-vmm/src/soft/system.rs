@@ -102,6 +102,13 @@ fn rdpmc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     Err(cpu.raise_gp())
 }
 
+/// CLFLUSH: faults as a load does.
+fn clflush(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
+    let address = cpu.address(op, 1, false)?;
+    cpu.probe_read(env, address, 1)?;
+    Ok(Flow::Next)
+}
+
 fn wbinvd(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     cpu.privileged()?;
     Ok(Flow::Next)
@@ -110,6 +117,7 @@ fn wbinvd(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
 pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
     match decoding.instruction.mnemonic() {
         mnemonic if is_hint(mnemonic) => decoding.run(nop),
+        Mnemonic::Clflush => decoding.run(clflush),
         Mnemonic::Wait => decoding.run(fxstate::wait),
         Mnemonic::Hlt => decoding.run_last(hlt),
         Mnemonic::Cli => decoding.run(cli),

@@ -44,7 +44,8 @@ pub(super) fn load_control(fpu: &mut Fpu, io: X87Operands<'_>) -> X87Effect {
     Done
 }
 
-fn set_control(fpu: &mut Fpu, control: u16) {
+/// Loads a control word, without the bits that are reserved.
+pub(crate) fn set_control(fpu: &mut Fpu, control: u16) {
     fpu.control = control & CONTROL_WRITABLE | CONTROL_ALWAYS;
     summarise(fpu);
 }
