@@ -8,7 +8,6 @@ use bed::{Bed, CODE, DATA, STACK};
 use ft_core::units::Tick;
 use ft_vmm::soft::SoftVcpu;
 use ft_vmm::vcpu::Vcpu as _;
-use std::time::Instant;
 
 /// ```text
 /// f:    xor eax, eax
@@ -46,9 +45,15 @@ fn millions_of_instructions_per_second() {
     let mut vcpu = SoftVcpu::new();
     vcpu.set_state(&state).unwrap();
     let ticks = 1_000_000_000;
-    let start = Instant::now();
+    let start = cpu_seconds();
     vcpu.run(&ram, &mut Bed::default(), Tick(ticks)).unwrap();
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{:.0} MIPS", ticks as f64 / seconds / 1e6);
+    let seconds = cpu_seconds() - start;
+    println!("{:.0} million instructions per second of CPU time", ticks as f64 / seconds / 1e6);
     assert_eq!(vcpu.tick(), Tick(ticks));
+}
+
+/// CPU time of this thread: what others do on the host does not count.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }

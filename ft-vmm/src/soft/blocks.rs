@@ -172,7 +172,7 @@ impl Blocks {
     /// Forgets every block.
     pub(crate) fn clear(&mut self, cpu: &mut Cpu, ram: &Ram) {
         self.forget();
-        cpu.tlb.forget_all_code(ram);
+        cpu.tlb.forget_all(ram);
     }
 
     /// Forgets every block, whatever memory they came from.

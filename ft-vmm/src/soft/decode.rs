@@ -75,7 +75,7 @@ pub(crate) fn op(mode: Mode, instruction: &Instruction, bytes: &[u8]) -> Op {
         system::decode,
     ];
     if instruction.is_invalid() || !families.iter().any(|family| family(&mut decoding).is_some()) {
-        decoding.op.run = if instruction.is_invalid() { undefined } else { unknown };
+        decoding.op.run = unknown;
         decoding.op.last = true;
     }
     decoding.op
@@ -231,12 +231,12 @@ fn memory(decoding: &mut Decoding<'_>) {
     }
 }
 
-/// An encoding that is no instruction, and instructions that exist to be undefined.
+/// Instructions that exist to be undefined.
 pub(crate) fn undefined(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     Err(cpu.raise(vector::UD))
 }
 
-/// An instruction that this processor does not have.
+/// An instruction that this processor does not have, or an encoding that no processor has.
 fn unknown(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     cpu.rip = op.ip();
     system::report_unknown(cpu, env);

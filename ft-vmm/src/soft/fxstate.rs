@@ -49,6 +49,9 @@ pub(crate) fn wait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
 
 /// The address of the area, aligned.
 fn area(cpu: &mut Cpu, op: &Op, write: bool) -> Run<u64> {
+    if cpu.s.cr0 & CR0_EM != 0 {
+        return Err(cpu.raise(vector::UD));
+    }
     cpu.check_fpu()?;
     let address = cpu.address(op, 512, write)?;
     cpu.check_canonical(address)?;

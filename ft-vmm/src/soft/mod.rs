@@ -103,6 +103,7 @@ impl Vcpu for SoftVcpu {
             cpu.tlb.distrust();
         }
         cpu.until = until.0;
+        cpu.deliveries = 0;
         cpu.attention |= attention::INTERRUPT | attention::CODE;
         let mut env = Env { ram, host: ram.host(), platform };
         Ok(execute::run(cpu, &mut self.blocks, &mut env))

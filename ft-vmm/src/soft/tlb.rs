@@ -205,10 +205,12 @@ impl Tlb {
         }
     }
 
-    /// No decoded instruction is left anywhere.
-    pub(crate) fn forget_all_code(&mut self, ram: &Ram) {
+    /// Watches nothing any more: no decoded instruction is left anywhere, and no translation.
+    pub(crate) fn forget_all(&mut self, ram: &Ram) {
+        self.flush();
         for page in 0..self.code_lines.len() {
-            if self.code_lines[page] != 0 {
+            if self.code_lines[page] != 0 || self.tables[page] {
+                self.tables[page] = false;
                 self.forget_code(ram, page);
             }
         }
@@ -285,8 +287,7 @@ impl Cpu {
         Ok(value.wide())
     }
 
-    /// How many of the `bytes` bytes from `address` on, up or down, lie in RAM in the page of `address` and can be accessed at once;
-    /// and where. Nothing unless a TLB has the page.
+    /// Where in RAM `address` is, and how many of the `bytes` bytes from there on its page holds. Nothing unless a TLB has the page.
     pub(crate) fn span(&self, address: u64, bytes: u64, access: Access) -> Option<(usize, u64)> {
         let at = self.tlb.find(address, access)?;
         Some((at as usize, bytes.min(PAGE_BYTES as u64 - at % PAGE_BYTES as u64)))
