@@ -56,6 +56,10 @@ impl Cpu {
         self.split(env, address, bytes, Access::Write).map(|_| ())
     }
 
+    /// Raises what a read of `bytes` bytes at `address` would raise.
+    pub(crate) fn probe_read(&mut self, env: &mut Env<'_>, address: u64, bytes: u64) -> Run<()> {
+        self.split(env, address, bytes, Access::Read).map(|_| ())
+    }
 
     /// The physical address and length of the part of an access (of at most a page) that is in its first page, and the address of
     /// the part in its second.
