@@ -123,9 +123,13 @@ fn rights_are_those_of_all_levels() {
     let address = 0x3f_0000;
     let table = TABLES + 0x2000 + 8;
     let fault = |error| Came::To { vector: 14, error, cr2: address };
-    for (ring, bit, expected) in
-        [(0, W, fault(0b0011)), (3, W, fault(0b0111)), (3, U, fault(0b0111)), (0, U, Came::Through), (0, P, fault(0b10))]
-    {
+    for (ring, bit, expected) in [
+        (0, W, fault(0b0011)),
+        (3, W, fault(0b0111)),
+        (3, U, fault(0b0111)),
+        (0, U, Came::Through),
+        (0, P, fault(0b10)),
+    ] {
         let ram = machine();
         bed::load(&ram, WRITE);
         let mut state = bed::long_state(ring);
@@ -138,7 +142,9 @@ fn rights_are_those_of_all_levels() {
 #[test]
 fn large_pages_and_their_reserved_bits() {
     let gib = 1u64 << 30;
-    for (pd_entry, expected) in [(P | W | U | 0x80, Came::Through), (P | W | U | 0x80 | 1 << 14, fault(0b1001))] {
+    for (pd_entry, expected) in
+        [(P | W | U | 0x80, Came::Through), (P | W | U | 0x80 | 1 << 14, fault(0b1001))]
+    {
         let ram = machine();
         // The second 2 MiB, where the tables are, at once; the first stays as it is, but for a second map of it at 1 GiB.
         put(&ram, TABLES + 0x2000 + 8, 0x20_0000 | pd_entry);

@@ -49,8 +49,7 @@ fn test_mem<W: Word, const K: u8>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> 
         moved.disp = op.disp.wrapping_add((words as u64).wrapping_mul(W::BYTES as u64));
     }
     let address = cpu.address(&moved, W::BYTES, K != BT)?;
-    let value =
-        if K == BT { cpu.read::<W>(env, address)? } else { cpu.read_to_write::<W>(env, address)? };
+    let value = if K == BT { cpu.read::<W>(env, address)? } else { cpu.read_to_write::<W>(env, address)? };
     if K != BT {
         cpu.write::<W>(env, address, changed::<K>(value, bit))?;
     }

@@ -12,7 +12,8 @@ impl Cpu {
     /// Raises #GP when execution cannot go on at `target`.
     #[inline(always)]
     pub(crate) fn check_target(&mut self, target: u64) -> Run<()> {
-        let reachable = if self.flat { canonical(target) } else { target <= u64::from(self.segment(CS).limit) };
+        let reachable =
+            if self.flat { canonical(target) } else { target <= u64::from(self.segment(CS).limit) };
         if reachable { Ok(()) } else { Err(self.raise_gp()) }
     }
 }
@@ -52,10 +53,10 @@ fn jmp_mem<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 #[inline(always)]
 fn call_to<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, target: u64) -> Run<Flow> {
     if let Err(raised) = cpu.check_target(target) {
-        let unreachable = cpu.raised;
-        // A push that faults comes first.
+        // A fault of the push comes first.
+        let late = cpu.raised;
         Stack::new(cpu).probe(cpu, env, 1, W::BYTES as u8)?;
-        cpu.raised = unreachable;
+        cpu.raised = late;
         return Err(raised);
     }
     cpu.push::<W>(env, op.next)?;
@@ -153,13 +154,17 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
     let relative = if decoding.mode == Mode::Bits64 { 8 } else { bytes };
     match instruction.mnemonic() {
         Mnemonic::Jmp if instruction.is_jmp_short_or_near() => decoding.run_last(jmp),
-        Mnemonic::Jmp if instruction.is_jmp_near_indirect() => {
-            decoding.run_last(if form == Form::Reg { by_size!(bytes, jmp_reg) } else { by_size!(bytes, jmp_mem) })
-        }
+        Mnemonic::Jmp if instruction.is_jmp_near_indirect() => decoding.run_last(if form == Form::Reg {
+            by_size!(bytes, jmp_reg)
+        } else {
+            by_size!(bytes, jmp_mem)
+        }),
         Mnemonic::Call if instruction.is_call_near() => decoding.run_last(by_size!(relative, call)),
-        Mnemonic::Call if instruction.is_call_near_indirect() => {
-            decoding.run_last(if form == Form::Reg { by_size!(bytes, call_reg) } else { by_size!(bytes, call_mem) })
-        }
+        Mnemonic::Call if instruction.is_call_near_indirect() => decoding.run_last(if form == Form::Reg {
+            by_size!(bytes, call_reg)
+        } else {
+            by_size!(bytes, call_mem)
+        }),
         Mnemonic::Ret => {
             let size = instruction.stack_pointer_increment() - decoding.op.imm as i32;
             decoding.run_last(by_size!(size, ret))

@@ -97,10 +97,10 @@ pub(crate) struct Cpu {
     pub(crate) raised: Exception,
     /// Set by what shadows the next instruction.
     pub(crate) shadow: bool,
+    /// An event was entered by the instruction that runs: it takes the place of a single-step trap.
+    pub(crate) entered: bool,
     /// Exceptions delivered since an instruction last retired.
     pub(crate) deliveries: u32,
-    /// Set when a handler was entered: the instruction that did it causes no trap of its own.
-    pub(crate) entered: bool,
     /// Where unknown instructions were met, for the log.
     pub(crate) reported: BTreeSet<u64>,
     /// Everything that is seldom used. Its general registers, RIP, flags and tick are out of date while running.
@@ -125,8 +125,8 @@ impl Cpu {
             tlb: Tlb::new(),
             raised: Exception::default(),
             shadow: false,
-            deliveries: 0,
             entered: false,
+            deliveries: 0,
             reported: BTreeSet::new(),
             s: CpuState::default(),
         });

@@ -9,7 +9,8 @@ use ft_core::digest::digest64;
 /// Frequency of the TSC in Hz, as leaf 0x15 gives it: crystal clock times one.
 const TSC_HZ: u32 = 1_000_000_000;
 
-const VENDOR: [u32; 3] = [u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"ineI"), u32::from_le_bytes(*b"ntel")];
+const VENDOR: [u32; 3] =
+    [u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"ineI"), u32::from_le_bytes(*b"ntel")];
 const BRAND: &[u8; 48] = b"ft software processor\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Family 6, model 15, stepping 1.

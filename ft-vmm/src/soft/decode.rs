@@ -117,20 +117,34 @@ pub(crate) fn general(register: Register) -> u8 {
     if high { number | HIGH } else { number }
 }
 
-/// The segment of a memory operand. In 64-bit mode prefixes other than FS and GS are ignored, also when it matters whether the
-/// stack is meant.
-pub(crate) fn segment(mode: Mode, instruction: &Instruction) -> u8 {
-    match instruction.memory_segment() {
-        Register::FS => FS,
-        Register::GS => GS,
-        _ if mode == Mode::Bits64 => match instruction.memory_base().full_register() {
-            Register::RSP | Register::RBP => SS,
-            _ => DS,
-        },
+pub(crate) fn segment(register: Register) -> u8 {
+    match register {
         Register::ES => ES,
         Register::CS => CS,
         Register::SS => SS,
+        Register::FS => FS,
+        Register::GS => GS,
         _ => DS,
+    }
+}
+
+/// The segment of a memory operand. In 64-bit mode prefixes for ES, CS, SS and DS do not count.
+fn memory_segment(mode: Mode, instruction: &Instruction) -> u8 {
+    let named = segment(instruction.memory_segment());
+    if mode != Mode::Bits64 || matches!(named, FS | GS) {
+        return named;
+    }
+    let stack =
+        matches!(instruction.memory_base(), Register::RSP | Register::RBP | Register::ESP | Register::EBP);
+    if stack { SS } else { DS }
+}
+
+/// The segment of a source string.
+pub(crate) fn string_segment(mode: Mode, instruction: &Instruction) -> u8 {
+    match segment(instruction.memory_segment()) {
+        named @ (FS | GS) => named,
+        _ if mode == Mode::Bits64 => DS,
+        named => named,
     }
 }
 
@@ -224,7 +238,7 @@ fn memory(decoding: &mut Decoding<'_>) {
         op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     }
     op.disp = instruction.memory_displacement64();
-    op.seg = segment(decoding.mode, instruction);
+    op.seg = memory_segment(decoding.mode, instruction);
     op.plain = decoding.mode == Mode::Bits64 && op.address_bytes == 8 && !matches!(op.seg, FS | GS);
     if op.base == NONE && op.index == NONE {
         op.disp &= mask(op.address_bytes);
@@ -234,6 +248,11 @@ fn memory(decoding: &mut Decoding<'_>) {
 /// Instructions that exist to be undefined.
 pub(crate) fn undefined(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     Err(cpu.raise(vector::UD))
+}
+
+/// An instruction of more than 15 bytes.
+pub(crate) fn too_long(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
+    Err(cpu.raise_gp())
 }
 
 /// An instruction that this processor does not have, or an encoding that no processor has.
@@ -246,8 +265,8 @@ fn unknown(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 /// For families: the mnemonics that do nothing here.
 pub(crate) fn is_hint(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{
-        Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0,
-        Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1, Reservednop, Sfence,
+        Endbr32, Endbr64, Lfence, Mfence, Nop, Pause, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1,
+        Prefetcht2, Prefetchw, Prefetchwt1, Reservednop, Sfence,
     };
     matches!(
         mnemonic,

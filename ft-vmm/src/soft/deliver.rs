@@ -68,16 +68,20 @@ fn doubles(first: u8, second: u8) -> bool {
 
 /// Goes to the handler of an event, or raises what stands in the way.
 pub(crate) fn enter(cpu: &mut Cpu, env: &mut Env<'_>, event: &Exception, cause: Cause) -> Run<()> {
-    cpu.entered = true;
     if cpu.s.cr0 & CR0_PE == 0 {
+        cpu.entered = true;
         return enter_real(cpu, env, event.vector);
     }
     let user = cpu.tlb.user();
     cpu.tlb.put_user(false);
-    let entered =
-        if cpu.long_mode() { enter_long(cpu, env, event, cause) } else { enter_legacy(cpu, env, event, cause) };
-    if entered.is_err() {
-        cpu.tlb.put_user(user);
+    let entered = if cpu.long_mode() {
+        enter_long(cpu, env, event, cause)
+    } else {
+        enter_legacy(cpu, env, event, cause)
+    };
+    match entered {
+        Ok(()) => cpu.entered = true,
+        Err(_) => cpu.tlb.put_user(user),
     }
     entered
 }

@@ -147,8 +147,7 @@ fn execute_single(cpu: &mut Cpu, env: &mut Env<'_>, ops: &[Op]) {
     cpu.shadow = false;
     cpu.entered = false;
     execute(cpu, env, ops, 1);
-    let retired = cpu.tick != before && !cpu.entered;
-    if traps && retired && !cpu.shadow {
+    if traps && cpu.tick != before && !cpu.entered && !cpu.shadow {
         cpu.s.debug[4] |= DR6_STEP;
         let event = Exception { vector: vector::DB, ..Exception::default() };
         deliver::deliver(cpu, env, event, Cause::Trap);

@@ -128,8 +128,7 @@ fn call_far<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     } else {
         jump_real(cpu, selector, offset)?;
     }
-    let pushed =
-        stack.push(cpu, env, bytes, back).and_then(|()| stack.push(cpu, env, bytes, op.next));
+    let pushed = stack.push(cpu, env, bytes, back).and_then(|()| stack.push(cpu, env, bytes, op.next));
     if pushed.is_err() {
         cpu.rip = before.0;
         cpu.put_code(before.1, before.2);
@@ -232,7 +231,10 @@ fn iret<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, _: &Op) -> Run<Flow> {
         return Ok(Flow::Jump);
     }
     if flags & VM != 0 && W::BITS == 32 && cpu.cpl == 0 && !cpu.long_mode() {
-        tracing::warn!(rip = cpu.rip, "the guest enters virtual-8086 mode, which this processor does not have");
+        tracing::warn!(
+            rip = cpu.rip,
+            "the guest enters virtual-8086 mode, which this processor does not have"
+        );
         return Err(cpu.raise_gp());
     }
     let (code, cpl) = code_segment(cpu, env, selector, true)?;
@@ -320,4 +322,3 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
         _ => None,
     }
 }
-

@@ -39,10 +39,13 @@ pub(crate) fn block(cpu: &mut Cpu, env: &mut Env<'_>, gpa: u64) -> Run<Block> {
     let mut used = 0;
     while ops.len() < OPS_MAX && used < room {
         let instruction = decoder.decode();
-        if instruction.is_invalid() && runs_out(cpu.mode, &decoder, &bytes[used..room]) {
+        if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
             break;
         }
-        let op = decode::op(cpu.mode, &instruction, &bytes[used..used + instruction.len()]);
+        let mut op = decode::op(cpu.mode, &instruction, &bytes[used..used + instruction.len()]);
+        if instruction.is_invalid() && is_too_long(cpu.mode, &bytes[used..room]) {
+            op.run = decode::too_long;
+        }
         used += instruction.len();
         ops.push(op);
         if op.last {
@@ -76,11 +79,23 @@ fn straddling(
     read(env, second, &mut bytes[in_page..room]);
     let mut decoder = decoder(cpu.mode, &bytes[..room], cpu.rip);
     let instruction = decoder.decode();
-    if instruction.is_invalid() && runs_out(cpu.mode, &decoder, &bytes[..room]) {
+    if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
         return Err(cpu.raise_gp());
     }
-    let op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes[..instruction.len()]) };
+    let mut op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes) };
+    if instruction.is_invalid() && is_too_long(cpu.mode, &bytes[..room]) {
+        op.run = decode::too_long;
+    }
     Ok(Block { ops: Box::new([op]), bytes: in_page as u64, second: Some(second) })
+}
+
+/// Whether an instruction that cannot be decoded is one that does not end within 15 bytes.
+fn is_too_long(mode: Mode, bytes: &[u8]) -> bool {
+    // With 15 bytes the decoder does not tell: so ask whether it would have wanted the last of them.
+    let Some(head) = bytes.get(..INSTRUCTION_BYTES_MAX) else { return false };
+    let mut decoder = decoder(mode, &head[..INSTRUCTION_BYTES_MAX - 1], 0);
+    decoder.decode_out(&mut Instruction::new());
+    decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 /// Bytes from RIP to the end of the code segment.
@@ -97,24 +112,6 @@ fn read(env: &Env<'_>, gpa: u64, bytes: &mut [u8]) {
         bytes.fill(0xff);
     }
 }
-
-/// Whether what could not be decoded wants more bytes: more than there are, or more than the 15 that an instruction may have. Of these the
-/// decoder says only that they are invalid. An instruction so long begins with a
-/// prefix that changes nothing about its length.
-fn runs_out(mode: Mode, invalid: &Decoder<'_>, bytes: &[u8]) -> bool {
-    if invalid.last_error() == DecoderError::NoMoreBytes {
-        return true;
-    }
-    let Some([first, rest @ ..]) = bytes.get(..INSTRUCTION_BYTES_MAX) else { return false };
-    let rex = mode == Mode::Bits64 && first & 0xf0 == 0x40;
-    let mut decoder = decoder(mode, rest, 0);
-    (rex || PREFIXES.contains(first))
-        && decoder.decode().is_invalid()
-        && decoder.last_error() == DecoderError::NoMoreBytes
-}
-
-/// Legacy prefixes.
-const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
 
 fn decoder(mode: Mode, bytes: &[u8], rip: u64) -> Decoder<'_> {
     let bits = match mode {

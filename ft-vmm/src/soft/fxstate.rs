@@ -1,9 +1,9 @@
 //! FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, WAIT.
 
-use super::cpu::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, Cpu, vector};
+use super::cpu::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, Cpu, canonical, vector};
 use super::decode::Decoding;
 use super::op::{Env, Flow, Op, Run};
-use super::x87::{is_pending, set_control};
+use super::x87::is_pending;
 use crate::vcpu::Fpu;
 use iced_x86::Mnemonic;
 
@@ -11,12 +11,17 @@ use iced_x86::Mnemonic;
 const MXCSR_MASK: u32 = 0xffff;
 /// Bytes of the area that are written.
 const AREA: usize = 416;
-/// Bytes that must be there.
-const WHOLE_AREA: u64 = 512;
 /// Where XMM0 is in it.
 const XMM: usize = 160;
 /// Where ST0 is in it.
 const ST: usize = 32;
+
+/// Bits of the control word that exist, and the one that is always set.
+const CONTROL_MASK: u16 = 0x1f3f;
+const CONTROL_ONES: u16 = 0x40;
+/// Exceptions of the x87, and the summary of those that are unmasked: it follows from the others.
+const EXCEPTIONS: u16 = 0x3f;
+const PENDING: u16 = 0x8080;
 
 impl Cpu {
     /// Raises #MF when an exception of the x87 waits.
@@ -47,15 +52,19 @@ pub(crate) fn wait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     Ok(Flow::Next)
 }
 
-/// The address of the area, aligned.
+/// The address of the area, aligned. One that is not even canonical raises what that does.
 fn area(cpu: &mut Cpu, op: &Op, write: bool) -> Run<u64> {
     if cpu.s.cr0 & CR0_EM != 0 {
         return Err(cpu.raise(vector::UD));
     }
     cpu.check_fpu()?;
     let address = cpu.address(op, 512, write)?;
-    cpu.check_canonical(address)?;
-    if address % 16 == 0 { Ok(address) } else { Err(cpu.raise_gp()) }
+    if address % 16 == 0 {
+        return Ok(address);
+    }
+    let raised = cpu.raise_gp();
+    cpu.raised.canonical = cpu.flat && !canonical(address);
+    Err(raised)
 }
 
 /// Physical register of ST(n).
@@ -66,6 +75,8 @@ fn physical(fpu: &Fpu, n: usize) -> usize {
 /// With `kind` 8 the pointers have 64 bits.
 fn fxsave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let address = area(cpu, op, true)?;
+    // All of the area must be writable, though its end is not written.
+    cpu.probe_write(env, address, 512)?;
     let fpu = &cpu.s.fpu;
     let mut data = [0; AREA];
     data[..2].copy_from_slice(&fpu.control.to_le_bytes());
@@ -86,7 +97,6 @@ fn fxsave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
         let at = XMM + n * 16;
         data[at..at + 16].copy_from_slice(&register.to_le_bytes());
     }
-    cpu.probe_write(env, address, WHOLE_AREA)?;
     cpu.write_bytes(env, address, &data[..XMM + count * 16])?;
     Ok(Flow::Next)
 }
@@ -99,18 +109,20 @@ fn word<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
 
 fn fxrstor(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let address = area(cpu, op, false)?;
-    let mut data = [0; AREA];
+    let mut data = [0; 512];
     let count = if cpu.flat { 16 } else { 8 };
-    cpu.probe_read(env, address, WHOLE_AREA)?;
-    cpu.read_bytes(env, address, &mut data[..XMM + count * 16])?;
+    cpu.read_bytes(env, address, &mut data)?;
     let mxcsr = u32::from_le_bytes(word(&data, 24));
     if mxcsr & !MXCSR_MASK != 0 {
         return Err(cpu.raise_gp());
     }
     let pointer_mask = if op.kind == 8 { u64::MAX } else { 0xffff_ffff };
     let fpu = &mut cpu.s.fpu;
-    fpu.status = u16::from_le_bytes(word(&data, 2));
-    set_control(fpu, u16::from_le_bytes(word(&data, 0)));
+    fpu.control = u16::from_le_bytes(word(&data, 0)) & CONTROL_MASK | CONTROL_ONES;
+    fpu.status = u16::from_le_bytes(word(&data, 2)) & !PENDING;
+    if fpu.status & !fpu.control & EXCEPTIONS != 0 {
+        fpu.status |= PENDING;
+    }
     fpu.tags = data[4];
     fpu.opcode = u16::from_le_bytes(word(&data, 6));
     fpu.instruction = u64::from_le_bytes(word(&data, 8)) & pointer_mask;

@@ -67,7 +67,8 @@ fn target(cpu: &mut Cpu, env: &mut Env<'_>, gate: &CallGate) -> Run<(Descriptor,
     if !code.has(PRESENT) {
         return Err(cpu.raise_code(vector::NP, segments::code(gate.selector)));
     }
-    let reachable = if cpu.long_mode() { canonical(gate.offset) } else { gate.offset <= u64::from(code.limit()) };
+    let reachable =
+        if cpu.long_mode() { canonical(gate.offset) } else { gate.offset <= u64::from(code.limit()) };
     if !reachable {
         return Err(cpu.raise_gp());
     }

@@ -56,11 +56,6 @@ impl Cpu {
         self.split(env, address, bytes, Access::Write).map(|_| ())
     }
 
-    /// Raises what a read of `bytes` bytes at `address` would raise.
-    pub(crate) fn probe_read(&mut self, env: &mut Env<'_>, address: u64, bytes: u64) -> Run<()> {
-        self.split(env, address, bytes, Access::Read).map(|_| ())
-    }
-
     /// The physical address and length of the part of an access (of at most a page) that is in its first page, and the address of
     /// the part in its second.
     fn split(
@@ -90,20 +85,14 @@ impl Cpu {
         if let Some(gpa) = self.tlb.find(address, access) {
             return Ok(gpa);
         }
-        self.check_canonical(address)?;
+        if self.long_mode() && !canonical(address) {
+            let raised = self.raise_code(vector::GP, 0);
+            self.raised.canonical = true;
+            return Err(raised);
+        }
         let gpa = self.walk(env, address, access)?;
         self.tlb.fill(env.ram, address, gpa, access);
         Ok(gpa)
-    }
-
-    /// Raises #GP, or #SS if it was relative to the stack, for an address that is none.
-    pub(crate) fn check_canonical(&mut self, address: u64) -> Run<()> {
-        if !self.long_mode() || canonical(address) {
-            return Ok(());
-        }
-        let raised = self.raise_code(vector::GP, 0);
-        self.raised.canonical = true;
-        Err(raised)
     }
 
     /// Does `work` with the rights of the supervisor, whatever the privilege level: descriptor tables are read so.

@@ -97,7 +97,7 @@ fn from_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let source = if op.memory { read(cpu, env, op, *load)? } else { cpu.xmm(op.src) };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let result = run(source, &mut mxcsr);
-    // Also when it raises an exception.
+    // Even if an exception keeps the result away.
     mmx::enter(&mut cpu.s.fpu);
     cpu.put_mxcsr(mxcsr)?;
     cpu.put_mm(op.dst, result);
@@ -107,10 +107,7 @@ fn from_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 fn to_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     form!(op, ToXmm { run });
     cpu.check_sse()?;
-    if !op.memory {
-        // From memory the x87 is not involved.
-        cpu.check_mmx()?;
-    }
+    cpu.check_mmx()?;
     let source = if op.memory { read(cpu, env, op, 8)? as u64 } else { cpu.mm(op.src) };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let result = run(cpu.xmm(op.dst), source, &mut mxcsr);

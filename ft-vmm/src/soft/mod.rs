@@ -31,9 +31,9 @@ mod deliver;
 mod execute;
 mod far;
 mod fetch;
+mod flags;
 mod forms;
 mod fpu;
-mod flags;
 mod fxstate;
 mod gate;
 mod io;
@@ -165,7 +165,11 @@ fn reset_state() -> CpuState {
     let mut segments = [data; 6];
     segments[usize::from(op::CS)] = code;
     CpuState {
-        gpr: { let mut gpr = [0; 16]; gpr[usize::from(op::RDX)] = 0x0006_0f01; gpr },
+        gpr: {
+            let mut gpr = [0; 16];
+            gpr[usize::from(op::RDX)] = 0x0006_0f01;
+            gpr
+        },
         rip: 0xfff0,
         rflags: flags::FIXED,
         segments,

@@ -1,9 +1,9 @@
 //! MOV between general registers, memory and immediates; MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, BSWAP, the conversions of the
 //! accumulator, XLAT.
 
-use super::cpu::{Cpu, Mode};
+use super::cpu::Cpu;
 use super::decode::{Decoding, Form};
-use super::op::{Env, Flow, HIGH, Op, R8, RAX, RBX, RDX, Run};
+use super::op::{Env, Flow, HIGH, Op, RAX, RBX, RDX, Run};
 use super::word::{Word, by_size};
 use iced_x86::{ConditionCode, Mnemonic, OpKind};
 
@@ -145,10 +145,22 @@ fn xlat(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 macro_rules! by_condition {
     ($condition:expr, $one:ident) => {
         match $condition {
-            0 => $one!(0), 1 => $one!(1), 2 => $one!(2), 3 => $one!(3),
-            4 => $one!(4), 5 => $one!(5), 6 => $one!(6), 7 => $one!(7),
-            8 => $one!(8), 9 => $one!(9), 10 => $one!(10), 11 => $one!(11),
-            12 => $one!(12), 13 => $one!(13), 14 => $one!(14), _ => $one!(15),
+            0 => $one!(0),
+            1 => $one!(1),
+            2 => $one!(2),
+            3 => $one!(3),
+            4 => $one!(4),
+            5 => $one!(5),
+            6 => $one!(6),
+            7 => $one!(7),
+            8 => $one!(8),
+            9 => $one!(9),
+            10 => $one!(10),
+            11 => $one!(11),
+            12 => $one!(12),
+            13 => $one!(13),
+            14 => $one!(14),
+            _ => $one!(15),
         }
     };
 }
@@ -184,7 +196,8 @@ fn decode_mov(decoding: &mut Decoding<'_>) -> Option<()> {
 fn decode_extend(decoding: &mut Decoding<'_>, signed: bool) -> Option<()> {
     let instruction = decoding.instruction;
     let from_memory = decoding.form == Form::RegMem;
-    let source = if from_memory { instruction.memory_size().size() } else { instruction.op1_register().size() };
+    let source =
+        if from_memory { instruction.memory_size().size() } else { instruction.op1_register().size() };
     let handler = match (signed, from_memory) {
         (false, false) => by_size!(source, extend_reg, false),
         (false, true) => by_size!(source, extend_mem, false),
@@ -217,12 +230,26 @@ fn decode_set(decoding: &mut Decoding<'_>, condition: u8) -> Option<()> {
 /// Whether the mnemonic is SETcc, as opposed to Jcc and CMOVcc.
 fn is_set(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{
-        Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle, Setne, Setno, Setnp, Setns, Seto, Setp, Sets,
+        Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle, Setne, Setno, Setnp, Setns, Seto, Setp,
+        Sets,
     };
     matches!(
         mnemonic,
-        Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne | Setno | Setnp | Setns
-            | Seto | Setp | Sets
+        Seta | Setae
+            | Setb
+            | Setbe
+            | Sete
+            | Setg
+            | Setge
+            | Setl
+            | Setle
+            | Setne
+            | Setno
+            | Setnp
+            | Setns
+            | Seto
+            | Setp
+            | Sets
     )
 }
 
@@ -233,14 +260,23 @@ fn is_cmov(mnemonic: Mnemonic) -> bool {
     };
     matches!(
         mnemonic,
-        Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp
-            | Cmovns | Cmovo | Cmovp | Cmovs
+        Cmova
+            | Cmovae
+            | Cmovb
+            | Cmovbe
+            | Cmove
+            | Cmovg
+            | Cmovge
+            | Cmovl
+            | Cmovle
+            | Cmovne
+            | Cmovno
+            | Cmovnp
+            | Cmovns
+            | Cmovo
+            | Cmovp
+            | Cmovs
     )
-}
-
-/// Whether PAUSE (F3 90) has a REX prefix that makes it XCHG with R8.
-fn exchanges(decoding: &Decoding<'_>) -> bool {
-    decoding.mode == Mode::Bits64 && matches!(decoding.bytes, [.., rex, 0x90] if rex & 0xf1 == 0x41)
 }
 
 pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
@@ -254,15 +290,6 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
         Mnemonic::Lea => {
             let plain = decoding.op.bytes == 8 && decoding.op.address_bytes == 8;
             decoding.run(if plain { lea_plain } else { lea })
-        }
-        Mnemonic::Pause if exchanges(decoding) => {
-            (decoding.op.dst, decoding.op.src) = (R8, RAX);
-            let bytes = match decoding.bytes {
-                [.., rex, _] if rex & 8 != 0 => 8,
-                bytes if bytes.contains(&0x66) => 2,
-                _ => 4,
-            };
-            decoding.run(by_size!(bytes, xchg_reg_reg))
         }
         Mnemonic::Xchg => match decoding.form {
             Form::RegReg => decoding.run(by_size!(bytes, xchg_reg_reg)),
@@ -301,6 +328,6 @@ fn decode_widen(decoding: &mut Decoding<'_>, bytes: u8, handler: super::op::Hand
 
 fn decode_xlat(decoding: &mut Decoding<'_>) -> Option<()> {
     decoding.op.address_bytes = decoding.instruction.memory_base().size() as u8;
-    decoding.op.seg = super::decode::segment(decoding.mode, decoding.instruction);
+    decoding.op.seg = super::decode::string_segment(decoding.mode, decoding.instruction);
     decoding.run(xlat)
 }

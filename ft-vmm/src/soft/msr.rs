@@ -3,7 +3,7 @@
 //! Known registers are in [`CpuState`](crate::vcpu::CpuState) or in the table of harmless ones, which read as a constant and lose what
 //! is written. All others raise #GP, as processors do.
 
-use super::cpu::{Cpu, CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, canonical};
+use super::cpu::{CR0_PG, Cpu, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, canonical};
 use super::decode::Decoding;
 use super::op::{Env, FS, Flow, GS, Op, RAX, RCX, RDX, Run};
 use ft_core::units::Tick;
@@ -26,8 +26,7 @@ const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const TSC_AUX: u32 = 0xc000_0103;
 
 /// The fixed range registers, in the order of the state.
-const MTRR_FIXED: [u32; 11] =
-    [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+const MTRR_FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 /// Where they are in the state: after the default type and eight pairs.
 const MTRR_FIXED_PLACE: usize = 17;
 /// Registers of [`CpuState::mtrr`](crate::vcpu::CpuState::mtrr).
@@ -35,20 +34,20 @@ pub(crate) const MTRR_COUNT: usize = MTRR_FIXED_PLACE + MTRR_FIXED.len();
 
 /// Registers that systems read, and some write, without asking CPUID: number, value.
 const HARMLESS: [(u32, u64); 14] = [
-    (0x17, 0),          // IA32_PLATFORM_ID
-    (0x2a, 0),          // EBL_CR_POWERON
-    (0x34, 0),          // SMI count
-    (0x3a, 1),          // IA32_FEATURE_CONTROL: locked, nothing enabled
-    (0x79, 0),          // IA32_BIOS_UPDT_TRIG
-    (0x8b, 0),          // IA32_BIOS_SIGN_ID
-    (0xce, 0),          // MSR_PLATFORM_INFO
-    (0xfe, 0x508),      // IA32_MTRRCAP: eight pairs, fixed ranges, write combining
-    (0x179, 0),         // IA32_MCG_CAP: no banks
-    (0x17a, 0),         // IA32_MCG_STATUS
-    (0x1d9, 0),         // IA32_DEBUGCTL
-    (0x140, 0),         // MISC_FEATURES_ENABLES
-    (0xc001_0015, 0),   // HWCR of AMD processors, which Linux probes
-    (0xc001_1029, 0),   // DE_CFG of AMD processors
+    (0x17, 0),        // IA32_PLATFORM_ID
+    (0x2a, 0),        // EBL_CR_POWERON
+    (0x34, 0),        // SMI count
+    (0x3a, 1),        // IA32_FEATURE_CONTROL: locked, nothing enabled
+    (0x79, 0),        // IA32_BIOS_UPDT_TRIG
+    (0x8b, 0),        // IA32_BIOS_SIGN_ID
+    (0xce, 0),        // MSR_PLATFORM_INFO
+    (0xfe, 0x508),    // IA32_MTRRCAP: eight pairs, fixed ranges, write combining
+    (0x179, 0),       // IA32_MCG_CAP: no banks
+    (0x17a, 0),       // IA32_MCG_STATUS
+    (0x1d9, 0),       // IA32_DEBUGCTL
+    (0x140, 0),       // MISC_FEATURES_ENABLES
+    (0xc001_0015, 0), // HWCR of AMD processors, which Linux probes
+    (0xc001_1029, 0), // DE_CFG of AMD processors
 ];
 
 /// The place of a memory type range register in the state.

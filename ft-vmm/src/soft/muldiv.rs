@@ -98,7 +98,8 @@ fn idiv<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let divisor = i128::from(W::signed(operand::<W>(cpu, env, op)?) as i64);
     let unused = 128 - 2 * W::BITS;
     let dividend = (dividend::<W>(cpu) << unused) as i128 >> unused;
-    let (Some(quotient), Some(remainder)) = (dividend.checked_div(divisor), dividend.checked_rem(divisor)) else {
+    let (Some(quotient), Some(remainder)) = (dividend.checked_div(divisor), dividend.checked_rem(divisor))
+    else {
         return Err(cpu.raise(vector::DE));
     };
     if quotient != i128::from(W::signed(quotient as u64) as i64) {

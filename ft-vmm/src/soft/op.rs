@@ -57,7 +57,6 @@ pub(crate) const RSP: u8 = 4;
 pub(crate) const RBP: u8 = 5;
 pub(crate) const RSI: u8 = 6;
 pub(crate) const RDI: u8 = 7;
-pub(crate) const R8: u8 = 8;
 
 /// Repetition prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,9 +3,7 @@
 //! 4-level, PAE and 32-bit paging; accessed and dirty bits are set when a translation succeeds, and only then. The four top entries
 //! of PAE paging are read at every walk, as on AMD processors, not kept from the load of CR3.
 
-use super::cpu::{
-    CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Cpu, EFER_LMA, EFER_NXE, Exception, vector,
-};
+use super::cpu::{CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Cpu, EFER_LMA, EFER_NXE, Exception, vector};
 use super::op::{Env, Raised, Run};
 use super::tlb::Access;
 

@@ -17,19 +17,9 @@ use iced_x86::{Mnemonic, Register};
 const CR0_AM: u64 = 1 << 18;
 const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
-const CR0_ALL: u64 = CR0_PE
-    | CR0_MP
-    | CR0_EM
-    | CR0_TS
-    | CR0_ET
-    | CR0_NE
-    | CR0_WP
-    | CR0_AM
-    | CR0_NW
-    | CR0_CD
-    | CR0_PG;
-const CR4_ALL: u64 =
-    CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | 1 << 6 | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+const CR0_ALL: u64 =
+    CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+const CR4_ALL: u64 = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | 1 << 6 | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
 /// Bits of CR4 that translate.
 const CR4_PAGING: u64 = CR4_PSE | CR4_PAE | CR4_PGE;
 /// What always reads as ones in DR6 and DR7.

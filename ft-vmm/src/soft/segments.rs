@@ -67,7 +67,12 @@ impl Descriptor {
 
     /// The segment that it describes.
     pub(crate) fn segment(&self) -> Segment {
-        Segment { selector: self.selector, base: self.base(), limit: self.limit(), attributes: self.attributes() }
+        Segment {
+            selector: self.selector,
+            base: self.base(),
+            limit: self.limit(),
+            attributes: self.attributes(),
+        }
     }
 }
 

@@ -185,8 +185,11 @@ fn single<const K: u8>(decoding: &mut Decoding<'_>) -> Option<()> {
 fn both<const K: u8>(decoding: &mut Decoding<'_>) -> Option<()> {
     let bytes = decoding.op.bytes;
     decoding.op.kind = u16::from(decoding.instruction.op2_kind() == OpKind::Register);
-    let handler =
-        if decoding.form == Form::MemReg { by_size!(bytes, double_mem, K) } else { by_size!(bytes, double_reg, K) };
+    let handler = if decoding.form == Form::MemReg {
+        by_size!(bytes, double_mem, K)
+    } else {
+        by_size!(bytes, double_reg, K)
+    };
     decoding.run(handler)
 }
 

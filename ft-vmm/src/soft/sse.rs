@@ -135,8 +135,7 @@ fn to_general(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     form!(op, ToGpr { load, wide, run });
     cpu.check_sse()?;
     let into_memory = op.kind == 1;
-    let source =
-        if into_memory { cpu.xmm(op.src) } else { cpu.vector_source(env, op, *load, false)? };
+    let source = if into_memory { cpu.xmm(op.src) } else { cpu.vector_source(env, op, *load, false)? };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let value = run(source, op.imm as u8, &mut mxcsr);
     cpu.put_mxcsr(mxcsr)?;
@@ -186,7 +185,13 @@ fn masked_store(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 
 impl Cpu {
     /// Stores the selected bytes at the destination string's pointer, with the operation's segment. All can be written, or none is.
-    pub(crate) fn store_selected(&mut self, env: &mut Env<'_>, op: &Op, value: &[u8], selected: u32) -> Run<()> {
+    pub(crate) fn store_selected(
+        &mut self,
+        env: &mut Env<'_>,
+        op: &Op,
+        value: &[u8],
+        selected: u32,
+    ) -> Run<()> {
         let start = self.gpr[usize::from(RDI)];
         let chosen = |index: &usize| selected >> index & 1 != 0;
         let mut addresses = [0; 16];

@@ -262,8 +262,9 @@ fn enter<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
     let instruction = decoding.instruction;
     let step = instruction.stack_pointer_increment().unsigned_abs();
-    let is_segment =
-        instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Register && !instruction.op0_register().is_gpr();
+    let is_segment = instruction.op_count() > 0
+        && instruction.op0_kind() == OpKind::Register
+        && !instruction.op0_register().is_gpr();
     match instruction.mnemonic() {
         Mnemonic::Push | Mnemonic::Pop if is_segment => None,
         Mnemonic::Push => decoding.run(match decoding.form {

@@ -138,10 +138,11 @@ fn goes_on(cpu: &Cpu, op: &Op) -> bool {
 }
 
 fn cmps<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, _: u64) -> Run<(u64, bool)> {
-    let from = cpu.source(op, W::BYTES)?;
     let to = cpu.destination(op, W::BYTES, false)?;
-    let a = cpu.read::<W>(env, from)?;
+    let from = cpu.source(op, W::BYTES)?;
+    // In this order: if both fault, it is the destination that does.
     let b = cpu.read::<W>(env, to)?;
+    let a = cpu.read::<W>(env, from)?;
     sub::<W>(&mut cpu.flags, a, b, 0);
     cpu.advance::<W>(op, RSI, 1);
     cpu.advance::<W>(op, RDI, 1);
@@ -182,7 +183,7 @@ pub(crate) fn operands(decoding: &mut Decoding<'_>, bytes: u8) {
     let instruction = decoding.instruction;
     let op = &mut decoding.op;
     op.bytes = bytes;
-    op.seg = super::decode::segment(decoding.mode, instruction);
+    op.seg = super::decode::string_segment(decoding.mode, instruction);
     for kind in instruction.op_kinds() {
         op.address_bytes = match kind {
             OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => 2,

@@ -2,7 +2,7 @@
 
 use super::cpu::{Cpu, EFER_SCE, canonical, vector};
 use super::decode::Decoding;
-use super::flags::{self, IF, RF, VM};
+use super::flags::{self, IF, RF, TF, VM};
 use super::op::{Env, Flow, GS, Op, RCX, RDX, RSP, Run, SS};
 use super::segments::{BIG, LONG};
 use crate::vcpu::Segment;
@@ -35,6 +35,8 @@ fn syscall(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Run<Flow> {
     cpu.gpr[usize::from(RCX)] = op.next;
     cpu.gpr[R11] = cpu.flags.get();
     let kept = cpu.flags.get() & !(mask | RF);
+    // A single-step trap comes only if TF outlives the mask.
+    cpu.entered = kept & TF == 0;
     cpu.flags.set(kept);
     let selector = (star >> 32) as u16;
     put_flat(cpu, selector, selector.wrapping_add(8), LONG, 0);

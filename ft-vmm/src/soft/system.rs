@@ -7,6 +7,7 @@ use super::decode::{self, Decoding, is_hint};
 use super::fetch;
 use super::flags::IF;
 use super::op::{Env, Flow, Op, RAX, RBX, RCX, RDX, Run};
+use super::tlb::Access;
 use super::{fxstate, legacy, msr, registers, syscall, tables};
 use ft_core::units::Tick;
 use iced_x86::{Mnemonic, OpKind, Register};
@@ -40,6 +41,13 @@ pub(crate) fn report_unknown(cpu: &mut Cpu, env: &mut Env<'_>) {
 }
 
 fn nop(_: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
+    Ok(Flow::Next)
+}
+
+/// Does nothing but raise what a read would.
+fn clflush(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
+    let address = cpu.address(op, 1, false)?;
+    cpu.translate(env, address, Access::Read)?;
     Ok(Flow::Next)
 }
 
@@ -102,13 +110,6 @@ fn rdpmc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     Err(cpu.raise_gp())
 }
 
-/// CLFLUSH: faults as a load does.
-fn clflush(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
-    let address = cpu.address(op, 1, false)?;
-    cpu.probe_read(env, address, 1)?;
-    Ok(Flow::Next)
-}
-
 fn wbinvd(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
     cpu.privileged()?;
     Ok(Flow::Next)
@@ -117,8 +118,8 @@ fn wbinvd(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
 pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
     match decoding.instruction.mnemonic() {
         mnemonic if is_hint(mnemonic) => decoding.run(nop),
-        Mnemonic::Clflush => decoding.run(clflush),
         Mnemonic::Wait => decoding.run(fxstate::wait),
+        Mnemonic::Clflush => decoding.run(clflush),
         Mnemonic::Hlt => decoding.run_last(hlt),
         Mnemonic::Cli => decoding.run(cli),
         Mnemonic::Sti => decoding.run_last(sti),
@@ -128,16 +129,11 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
         Mnemonic::Rdpmc => decoding.run(rdpmc),
         Mnemonic::Wbinvd | Mnemonic::Invd => decoding.run(wbinvd),
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => decoding.run_last(decode::undefined),
-        _ => [
-            registers::decode,
-            tables::decode,
-            msr::decode,
-            syscall::decode,
-            fxstate::decode,
-            legacy::decode,
-        ]
-        .iter()
-        .find_map(|family| family(decoding)),
+        _ => {
+            [registers::decode, tables::decode, msr::decode, syscall::decode, fxstate::decode, legacy::decode]
+                .iter()
+                .find_map(|family| family(decoding))
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use super::cpu::{Cpu, Mode, canonical, vector};
 use super::decode::Decoding;
 use super::flags::ZF;
 use super::op::{Env, Flow, Op, Run};
-use super::segments::{self, Descriptor, ORDINARY, PRESENT, TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_WRITABLE};
+use super::segments::{
+    self, Descriptor, ORDINARY, PRESENT, TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_WRITABLE,
+};
 use crate::vcpu::{Segment, Table};
 use iced_x86::{Code, Mnemonic};
 
@@ -177,7 +179,8 @@ fn lar(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let selector = selector(cpu, env, op, op.src)?;
     let found = visible(cpu, env, selector)?;
     let known: &[u8] = if cpu.long_mode() { &[2, 9, 11, 12] } else { &[1, 2, 3, 4, 5, 9, 11, 12] };
-    let found = found.filter(|found| found.system().is_none_or(|kind| known.contains(&kind)) && reaches(cpu, found));
+    let found =
+        found.filter(|found| found.system().is_none_or(|kind| known.contains(&kind)) && reaches(cpu, found));
     if let Some(found) = &found {
         cpu.put_reg_sized(op.bytes, op.dst, found.raw >> 32 & 0x00f0_ff00);
     }
@@ -190,7 +193,8 @@ fn lsl(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     let selector = selector(cpu, env, op, op.src)?;
     let found = visible(cpu, env, selector)?;
     let known: &[u8] = if cpu.long_mode() { &[2, 9, 11] } else { &[1, 2, 3, 9, 11] };
-    let found = found.filter(|found| found.system().is_none_or(|kind| known.contains(&kind)) && reaches(cpu, found));
+    let found =
+        found.filter(|found| found.system().is_none_or(|kind| known.contains(&kind)) && reaches(cpu, found));
     if let Some(found) = &found {
         cpu.put_reg_sized(op.bytes, op.dst, u64::from(found.limit()));
     }

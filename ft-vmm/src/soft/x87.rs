@@ -28,7 +28,6 @@ mod transfer;
 mod unit;
 mod wide;
 
-pub(crate) use control::set_control;
 pub(crate) use table::x87_form;
 
 use crate::vcpu::Fpu;

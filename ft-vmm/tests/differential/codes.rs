@@ -127,6 +127,11 @@ impl Pool {
         pool
     }
 
+    /// All of them.
+    pub(crate) fn codes(&self) -> &[Code] {
+        &self.all
+    }
+
     /// Any of them: half of the time each mnemonic is as likely as the next, else each encoding. Those that can only fault are rare.
     pub(crate) fn pick(&self, dice: &mut Dice) -> Code {
         loop {

@@ -3,6 +3,7 @@
 
 use super::case::{Case, Fx, INT3, Outcome, Registers, ending};
 use super::layout::{CODE, CODE_PAGES, FS_BASE, GS_BASE, IMAGE, IMAGE_PAGES, Image, PAGE};
+use ft_core::error::Fault;
 use ft_core::units::Tick;
 use ft_vmm::ram::Ram;
 use ft_vmm::vcpu::{CpuState, Fpu, Platform, Segment, Table, Vcpu, VcpuStop};
@@ -194,10 +195,22 @@ impl<V: Vcpu> Emulated<V> {
 
     /// Runs one case.
     pub(crate) fn run(&mut self, image: &Image, case: &Case, outcome: &mut Outcome) {
+        self.run_in_steps(image, case, TICKS_MAX, outcome);
+    }
+
+    /// Runs one case so many ticks at a time.
+    pub(crate) fn run_in_steps(&mut self, image: &Image, case: &Case, step: u64, outcome: &mut Outcome) {
         let state = self.load(image, case);
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.cpu.set_state(&state)?;
-            self.cpu.run(&self.ram, &mut Nothing, Tick(TICKS_MAX))
+            let mut until = 0;
+            loop {
+                until += step;
+                let stop = self.cpu.run(&self.ram, &mut Nothing, Tick(until))?;
+                if stop != VcpuStop::Reached || until >= TICKS_MAX {
+                    return Ok::<_, Fault>(stop);
+                }
+            }
         }));
         outcome.error = 0;
         outcome.vector = match result {

@@ -99,6 +99,7 @@ impl Native {
         };
         // SAFETY: the child waits again or is dead.
         let board = unsafe { self.board.as_ref() };
+        assert!(read == Ok(1) || board.running, "the native side could not map its pages or handle signals");
         if read != Ok(1) {
             let case = &board.cases[board.current as usize % BATCH];
             panic!("the native side died of case {} of its batch: {:02x?}", board.current, case.bytes());

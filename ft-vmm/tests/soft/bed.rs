@@ -138,7 +138,11 @@ pub(crate) fn long_state(ring: u16) -> CpuState {
         cr3: TABLES,
         cr4: 0x620,
         efer: 0xd01,
-        gpr: { let mut gpr = [0; 16]; gpr[4] = STACK; gpr },
+        gpr: {
+            let mut gpr = [0; 16];
+            gpr[4] = STACK;
+            gpr
+        },
         mtrr: vec![0; 28],
         ..CpuState::default()
     }

@@ -44,8 +44,7 @@ pub(super) fn load_control(fpu: &mut Fpu, io: X87Operands<'_>) -> X87Effect {
     Done
 }
 
-/// Loads a control word, without the bits that are reserved.
-pub(crate) fn set_control(fpu: &mut Fpu, control: u16) {
+fn set_control(fpu: &mut Fpu, control: u16) {
     fpu.control = control & CONTROL_WRITABLE | CONTROL_ALWAYS;
     summarise(fpu);
 }

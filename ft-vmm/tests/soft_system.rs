@@ -1,0 +1,337 @@
+//! Rings, exceptions, interrupts and ports in long mode; segments, gates and paging of protected mode.
+
+#[path = "soft/bed.rs"]
+mod bed;
+
+use bed::{Bed, CODE, DATA, STACK, get, put};
+use ft_core::units::Tick;
+use ft_vmm::ram::Ram;
+use ft_vmm::soft::SoftVcpu;
+use ft_vmm::vcpu::{CpuState, Vcpu as _, VcpuStop};
+use vm_memory::{Bytes as _, GuestAddress};
+
+/// Where handlers are: one byte each, HLT.
+const HANDLER: u64 = 0x9_8000;
+
+fn machine() -> Ram {
+    let ram = bed::ram();
+    bed::put_system_tables(&ram, |vector| HANDLER + vector);
+    ram.memory().write_slice(&[0xf4; 256], GuestAddress(HANDLER)).unwrap();
+    ram
+}
+
+/// Runs until the machine stops, at most 1000 ticks.
+fn run(ram: &Ram, state: &CpuState, code: &[u8]) -> (VcpuStop, CpuState) {
+    bed::load(ram, code);
+    bed::run(ram, state, &mut Bed::default(), 1000)
+}
+
+/// The vector that a piece of code ends with, the error code if it has one, and the state in the handler.
+fn vector(ram: &Ram, state: &CpuState, code: &[u8]) -> (u64, u64, CpuState) {
+    let (stop, after) = run(ram, state, code);
+    assert_eq!(stop, VcpuStop::Halted, "{code:x?} {after:x?}");
+    let vector = after.rip - 1 - HANDLER;
+    let error = if matches!(vector, 8 | 10..=14) { get(ram, after.gpr[4]) & 0xffff_ffff } else { 0 };
+    (vector, error, after)
+}
+
+#[test]
+fn exceptions_have_their_vectors_and_codes() {
+    #[rustfmt::skip]
+    let cases: &[(&str, u16, &[u8], u64, u64)] = &[
+        ("div cl", 3, &[0xf6, 0xf1], 0, 0),
+        ("int3", 3, &[0xcc], 3, 0),
+        ("int1", 3, &[0xf1], 1, 0),
+        ("ud2", 3, &[0x0f, 0x0b], 6, 0),
+        ("an encoding without meaning", 3, &[0x0f, 0xff, 0xc0], 6, 0),
+        ("vaddps, which this processor does not have", 3, &[0xc5, 0xf8, 0x58, 0xc0], 6, 0),
+        ("lock nop", 3, &[0xf0, 0x90], 6, 0),
+        ("16 bytes", 3, &[0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90], 13, 0),
+        ("hlt", 3, &[0xf4], 13, 0),
+        ("cli", 3, &[0xfa], 13, 0),
+        ("mov eax, cr0", 3, &[0x0f, 0x20, 0xc0], 13, 0),
+        ("wrmsr", 3, &[0x0f, 0x30], 13, 0),
+        ("rdmsr of none", 0, &[0xb9, 0x99, 0x99, 0, 0, 0x0f, 0x32], 13, 0),
+        ("lgdt", 3, &[0x0f, 0x01, 0x17], 13, 0),
+        ("mov ds, ax: not in the table", 3, &[0x66, 0xb8, 0x03, 0x02, 0x8e, 0xd8], 13, 0x200),
+        ("mov ss, ax: null", 3, &[0x31, 0xc0, 0x8e, 0xd0], 13, 0),
+        ("mov ss, ax: of another ring", 3, &[0x66, 0xb8, 0x18, 0x00, 0x8e, 0xd0], 13, 0x18),
+        ("mov cs, ax", 0, &[0x8e, 0xc8], 6, 0),
+        ("jmp to no canonical address", 3, &[0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0xe0], 13, 0),
+        ("movaps at 8", 3, &[0x0f, 0x28, 0x04, 0x25, 0x08, 0, 0x08, 0], 13, 0),
+        ("clearing paging in 64-bit mode", 0, &[0x31, 0xc0, 0x0f, 0x22, 0xc0], 13, 0),
+        ("swapgs", 3, &[0x0f, 0x01, 0xf8], 13, 0),
+        ("aaa", 3, &[0x37], 6, 0),
+    ];
+    for (name, ring, code, wanted, error) in cases {
+        let ram = machine();
+        let (found, code_found, after) = vector(&ram, &bed::long_state(*ring), code);
+        assert_eq!((found, code_found), (*wanted, *error), "{name}");
+        assert_eq!(after.segments[2].attributes >> 5 & 3, 0, "{name}: ring 0");
+    }
+}
+
+#[test]
+fn sse_and_x87_ask_the_control_registers() {
+    let (em, ts, osfxsr) = (1 << 2, 1 << 3, 1 << 9);
+    let sse: &[u8] = &[0x0f, 0x57, 0xc0];
+    let x87: &[u8] = &[0xd9, 0xe8];
+    let cases = [(sse, em, 0, 6), (sse, ts, 0, 7), (sse, 0, osfxsr, 6), (x87, em, 0, 7), (x87, ts, 0, 7)];
+    for (code, cr0, cr4, wanted) in cases {
+        let mut state = bed::long_state(3);
+        state.cr0 |= cr0;
+        state.cr4 &= !cr4;
+        assert_eq!(vector(&machine(), &state, code).0, wanted);
+    }
+    // divps with the division by zero unmasked
+    let mut state = bed::long_state(3);
+    state.fpu.mxcsr = 0x1f80 & !(1 << 9);
+    state.fpu.xmm[0] = 0x3f80_0000;
+    let (found, _, after) = vector(&machine(), &state, &[0xf3, 0x0f, 0x5e, 0xc1]);
+    assert_eq!((found, after.fpu.xmm[0]), (19, 0x3f80_0000));
+    assert_eq!(after.fpu.mxcsr & 0x3f, 4);
+}
+
+#[test]
+fn the_io_bitmap_decides() {
+    for (bits, allowed) in [(0, true), (1, false)] {
+        let ram = machine();
+        // Bit of port 0x60, in the bitmap that begins at 0x68 of the TSS.
+        ram.memory().write_obj(bits as u8, GuestAddress(0x1100 + 0x68 + 0x60 / 8)).unwrap();
+        bed::load(&ram, &[0xe4, 0x60, 0xcc]);
+        let mut bed = Bed::default();
+        let (_, after) = bed::run(&ram, &bed::long_state(3), &mut bed, 1000);
+        let reached = after.rip - 1 - HANDLER;
+        assert_eq!((reached, bed.reads), if allowed { (3, 1) } else { (13, 0) });
+    }
+}
+
+#[test]
+fn int_asks_the_gate() {
+    let ram = machine();
+    put(&ram, 0x4000 + 0x50 * 16, get(&ram, 0x4000 + 0x50 * 16) & !(3 << 45));
+    let (found, error, _) = vector(&ram, &bed::long_state(3), &[0xcd, 0x50]);
+    assert_eq!((found, error), (13, 0x50 << 3 | 2));
+    let (found, _, after) = vector(&ram, &bed::long_state(3), &[0xcd, 0x51]);
+    assert_eq!(found, 0x51);
+    assert_eq!(after.gpr[4], 0x8000 - 40);
+    let frame: Vec<_> = (0..5).map(|n| get(&ram, after.gpr[4] + n * 8)).collect();
+    assert_eq!(frame, [CODE + 2, 0x33, 0x202, STACK, 0x2b]);
+    assert_eq!(after.rflags & 0x200, 0);
+}
+
+#[test]
+fn an_interrupt_stack_is_used() {
+    let ram = machine();
+    put(&ram, 0x4000 + 6 * 16, get(&ram, 0x4000 + 6 * 16) | 2 << 32);
+    put(&ram, 0x1100 + 0x24 + 8, 0x6_0008);
+    let (_, _, after) = vector(&ram, &bed::long_state(0), &[0x0f, 0x0b]);
+    assert_eq!(after.gpr[4], 0x6_0000 - 40);
+}
+
+#[test]
+fn faults_within_faults() {
+    let ram = machine();
+    // #GP's gate is not there: double fault.
+    put(&ram, 0x4000 + 13 * 16, 0);
+    assert_eq!(vector(&ram, &bed::long_state(3), &[0xf4]).0, 8);
+    put(&ram, 0x4000 + 8 * 16, 0);
+    let (stop, after) = run(&ram, &bed::long_state(3), &[0xf4]);
+    assert_eq!((stop, after.shutdown, after.rip), (VcpuStop::TripleFault, true, CODE));
+    // #UD's gate is not there: #NP, which is no double fault.
+    put(&ram, 0x4000 + 6 * 16, get(&ram, 0x4000 + 6 * 16) & !(1 << 47));
+    assert_eq!(vector(&ram, &bed::long_state(3), &[0x0f, 0x0b]).1, 6 << 3 | 3);
+}
+
+#[test]
+fn a_guest_that_faults_for_ever_is_shut_down() {
+    let ram = machine();
+    // The handler of #PF is not mapped, and its stack is always the same.
+    let low = get(&ram, 0x4000 + 14 * 16) & !0xffff_0000_0000_ffff;
+    put(&ram, 0x4000 + 14 * 16, low | 1 << 32 | 0x5000 << 48);
+    put(&ram, 0x1100 + 0x24, 0x6_0000);
+    let (stop, _) = run(&ram, &bed::long_state(0), &[0xa0, 0, 0, 0, 0x50, 0, 0, 0, 0]);
+    assert_eq!(stop, VcpuStop::TripleFault);
+}
+
+#[test]
+fn hlt_waits_for_an_interrupt() {
+    let ram = machine();
+    bed::load(&ram, &[0xfb, 0xf4, 0x90]);
+    let mut state = bed::long_state(0);
+    state.rflags = 2;
+    let mut vcpu = SoftVcpu::new();
+    vcpu.set_state(&state).unwrap();
+    let mut bed = Bed::default();
+    assert_eq!(vcpu.run(&ram, &mut bed, Tick(100)).unwrap(), VcpuStop::Halted);
+    assert_eq!((vcpu.tick(), vcpu.state().rip), (Tick(2), CODE + 2));
+    assert_eq!(vcpu.run(&ram, &mut bed, Tick(100)).unwrap(), VcpuStop::Halted);
+    bed.interrupts.push(0x70);
+    assert_eq!(vcpu.run(&ram, &mut bed, Tick(3)).unwrap(), VcpuStop::Reached);
+    assert_eq!(vcpu.state().rip, HANDLER + 0x71);
+}
+
+#[test]
+fn an_interrupt_waits_for_the_instruction_after_sti() {
+    // sti; nop; nop, with an interrupt asserted all the time
+    let ram = machine();
+    bed::load(&ram, &[0xfb, 0x90, 0x90]);
+    let mut state = bed::long_state(0);
+    state.rflags = 2;
+    let mut bed = Bed { interrupts: vec![0x70], ..Bed::default() };
+    let (_, after) = bed::run(&ram, &state, &mut bed, 100);
+    assert_eq!((after.rip, after.tick), (HANDLER + 0x71, 3));
+    assert_eq!(get(&ram, after.gpr[4]), CODE + 2);
+}
+
+#[test]
+fn a_stop_comes_before_the_next_instruction() {
+    // mov al, 1; out 0x81, al; inc ebx, many times
+    let ram = machine();
+    bed::load(&ram, &[0xb0, 0x01, 0xe6, 0x81, 0xff, 0xc3, 0xff, 0xc3]);
+    let mut bed = Bed::default();
+    let (stop, after) = bed::run(&ram, &bed::long_state(0), &mut bed, 100);
+    assert_eq!((stop, after.tick, after.gpr[3]), (VcpuStop::Platform, 2, 0));
+    assert_eq!(bed.log, ["1 out 0x81 [1]"]);
+}
+
+/// Protected mode: flat 32-bit segments, a GDT with all that the tests name, an IDT of 32-bit gates.
+fn protected(ram: &Ram, ring: u16) -> CpuState {
+    for (index, descriptor) in [
+        (1, 0x00cf_9b00_0000_ffff_u64),
+        (2, 0x00cf_9300_0000_ffff),
+        (3, 0x00cf_fb00_0000_ffff),
+        (4, 0x00cf_f300_0000_ffff),
+        // 5: data at DATA, 16 bytes. 6: the same, read-only. 7: expands down from 0xfff. 9: call gate to 0x08:HANDLER, one value.
+        (5, 0x0000_f300_0000_000f | DATA << 16),
+        (6, 0x0000_f100_0000_000f | DATA << 16),
+        (7, 0x0040_f700_0000_0fff),
+        (9, 0x0000_ec01_0008_0000 | (HANDLER & 0xffff) | (HANDLER >> 16) << 48),
+    ] {
+        put(ram, 0x1000 + index * 8, descriptor);
+    }
+    for vector in 0..256 {
+        let offset = HANDLER + vector;
+        put(ram, 0x4000 + vector * 8, offset & 0xffff | 8 << 16 | 0xee00 << 32 | (offset >> 16) << 48);
+    }
+    put(ram, 0x1100 + 4, 0x10_0000_8000);
+    let mut state = bed::long_state(ring);
+    let (code, data) = if ring == 0 { (0x08, 0x10) } else { (0x1b, 0x23) };
+    state.segments = [bed::flat_segment(data, 0xc093 | ring << 5); 6];
+    state.segments[1] = bed::flat_segment(code, 0xc09b | ring << 5);
+    (state.cr0, state.cr4, state.efer) = (0x11, 0, 0);
+    state.idt.limit = 0x7ff;
+    state
+}
+
+#[test]
+fn segments_are_checked_in_protected_mode() {
+    let load = |selector: u8, rest: &[u8]| [&[0x66, 0xb8, selector, 0x00, 0x8e, 0xd8], rest].concat();
+    #[rustfmt::skip]
+    let cases: &[(&str, u8, &[u8], u64)] = &[
+        ("mov eax, [12]", 0x2b, &[0xa1, 12, 0, 0, 0, 0xcc], 3),
+        ("mov eax, [13]", 0x2b, &[0xa1, 13, 0, 0, 0], 13),
+        ("mov [12], eax", 0x2b, &[0xa3, 12, 0, 0, 0, 0xcc], 3),
+        ("mov [12], eax, read-only", 0x33, &[0xa3, 12, 0, 0, 0], 13),
+        ("mov eax, [0x1000], down", 0x3b, &[0xa1, 0, 0x10, 0, 0, 0xcc], 3),
+        ("mov eax, [0xffe], down", 0x3b, &[0xa1, 0xfe, 0x0f, 0, 0], 13),
+        ("mov eax, [0], null", 0x00, &[0xa1, 0, 0, 0, 0], 13),
+        ("bound eax, [0]", 0x2b, &[0xb8, 5, 0, 0, 0, 0x62, 0x05, 0, 0, 0, 0], 5),
+        ("bound ebx, [0]", 0x2b, &[0x62, 0x1d, 0, 0, 0, 0, 0xcc], 3),
+        ("into", 0x2b, &[0xb0, 0x7f, 0x04, 0x01, 0xce], 4),
+    ];
+    for (name, selector, code, wanted) in cases {
+        let ram = machine();
+        let state = protected(&ram, 3);
+        let (found, error, after) = vector(&ram, &state, &load(*selector, code));
+        assert_eq!((found, error), (*wanted, 0), "{name}");
+        assert_eq!(after.segments[2].selector, 0x10, "{name}: the stack of ring 0");
+    }
+}
+
+#[test]
+fn rings_change_in_protected_mode() {
+    let ram = machine();
+    let state = protected(&ram, 3);
+    // int 0x40, with IRET at its handler, then int3
+    ram.memory().write_obj(0xcf_u8, GuestAddress(HANDLER + 0x40)).unwrap();
+    let (found, _, after) = vector(&ram, &state, &[0xcd, 0x40, 0x8c, 0xc8, 0x89, 0xe3, 0xcc]);
+    assert_eq!((found, after.gpr[0], after.gpr[3]), (3, 0x1b, STACK));
+    // push 0x1234; call 0x4b:0, through the gate
+    let (found, _, after) = vector(&ram, &state, &[0x68, 0x34, 0x12, 0, 0, 0x9a, 0, 0, 0, 0, 0x4b, 0]);
+    assert_eq!((found, after.gpr[4]), (0, 0x8000 - 20));
+    let frame: Vec<_> = (0..5).map(|n| get(&ram, after.gpr[4] + n * 4) & 0xffff_ffff).collect();
+    assert_eq!(frame, [CODE + 12, 0x1b, 0x1234, STACK - 4, 0x23]);
+}
+
+#[test]
+fn decimal_arithmetic() {
+    // Instruction, AX and flags before, AX and CF, AF after.
+    #[rustfmt::skip]
+    let cases: &[(&[u8], u64, u64, u64, u64)] = &[
+        (&[0x27], 0xae, 0, 0x14, 0x11),
+        (&[0x27], 0x79, 0x10, 0x7f, 0x10),
+        (&[0x27], 0x12, 0x01, 0x72, 0x01),
+        (&[0x2f], 0xee, 0, 0x88, 0x11),
+        (&[0x2f], 0x03, 0x10, 0x9d + 0x60, 0x11),
+        (&[0x37], 0x010f, 0, 0x0205, 0x11),
+        (&[0x37], 0x0105, 0, 0x0105, 0),
+        (&[0x3f], 0x020f, 0, 0x0109, 0x11),
+        (&[0xd4, 0x0a], 0x3f, 0, 0x0603, 0),
+        (&[0xd5, 0x0a], 0x0603, 0, 0x3f, 0),
+    ];
+    for (code, before, flags, wanted, flags_wanted) in cases {
+        let ram = machine();
+        let mut state = protected(&ram, 3);
+        state.gpr[0] = *before;
+        state.rflags |= flags;
+        let (_, after) = run(&ram, &state, &[code, &[0xcc][..]].concat());
+        assert_eq!((after.gpr[0], after.rflags & 0x11), (*wanted, *flags_wanted), "{code:x?} {before:x}");
+    }
+}
+
+#[test]
+fn paging_of_protected_mode() {
+    let directory = 0x30_0000;
+    for pae in [false, true] {
+        let ram = machine();
+        let mut state = protected(&ram, 0);
+        state.cr0 |= 1 << 31 | 1 << 16;
+        state.cr3 = directory;
+        if pae {
+            // One GiB, of which the first 2 MiB are mapped at once, and a page of 4 KiB at 2 MiB.
+            state.cr4 = 1 << 5;
+            put(&ram, directory, (directory + 0x1000) | 1);
+            put(&ram, directory + 0x1000, 0x83);
+            put(&ram, directory + 0x1008, (directory + 0x2000) | 3);
+            put(&ram, directory + 0x2000, DATA | 1);
+        } else {
+            state.cr4 = 1 << 4;
+            put(&ram, directory, 0x83);
+            put(&ram, directory + 4, (directory + 0x1000) | 3);
+            put(&ram, directory + 0x1000, DATA | 1);
+        }
+        let mapped: u32 = if pae { 0x20_0000 } else { 0x40_0000 };
+        put(&ram, DATA, 0x5555_6666);
+        // mov eax, [mapped]; mov [mapped], eax
+        let code = [&[0xa1][..], &mapped.to_le_bytes(), &[0xa3], &mapped.to_le_bytes()].concat();
+        let (found, error, after) = vector(&ram, &state, &code);
+        assert_eq!((found, error, after.cr2, after.gpr[0]), (14, 3, u64::from(mapped), 0x5555_6666), "{pae}");
+    }
+}
+
+#[test]
+fn impossible_states_are_refused() {
+    let mut vcpu = SoftVcpu::new();
+    let before = vcpu.state();
+    for change in [
+        (|state: &mut CpuState| state.rflags |= 1 << 17) as fn(&mut CpuState),
+        |state| state.rflags = 0,
+        |state| state.efer |= 1 << 10,
+    ] {
+        let mut state = before.clone();
+        change(&mut state);
+        assert!(vcpu.set_state(&state).is_err());
+    }
+    assert_eq!(vcpu.state(), before);
+}
