@@ -60,6 +60,7 @@ const X87: &[CpuidFeature] =
 /// Instructions whose results belong to the host or that leave this process; see the module.
 const HOST: &[Mnemonic] = &[
     Mnemonic::Int1,
+    Mnemonic::Swapgs,
     Mnemonic::Syscall,
     Mnemonic::Sysenter,
     Mnemonic::Sysexit,
@@ -168,11 +169,17 @@ fn kind(own: &[CpuidFeature]) -> &'static [CpuidFeature] {
 }
 
 /// Whether ring 3 gets no further than this.
-fn ends_the_case(code: Code) -> bool {
+pub(crate) fn ends_the_case(code: Code) -> bool {
     let info = code.op_code();
-    let traps = matches!(code.mnemonic(), Mnemonic::Int | Mnemonic::Int1 | Mnemonic::Int3 | Mnemonic::Ud2);
+    let traps = matches!(
+        code.mnemonic(),
+        Mnemonic::Int | Mnemonic::Int3 | Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2
+    );
     traps || !info.cpl3() || info.is_privileged() || info.is_input_output() || info.may_require_cpl0()
 }
+
+/// UD0 as decoders of old took it, without a ModRM byte.
+const OLD_UD0: Code = Code::Ud0;
 
 /// Whether the code is of 64-bit mode, of these extensions, and judged.
 fn belongs(code: Code, features: &[CpuidFeature]) -> bool {
@@ -181,6 +188,7 @@ fn belongs(code: Code, features: &[CpuidFeature]) -> bool {
     let own = code.cpuid_features();
     info.is_instruction()
         && info.mode64()
+        && code != OLD_UD0
         && info.encoding() == EncodingKind::Legacy
         && !info.fwait()
         && own.iter().all(|feature| known.contains(feature))
