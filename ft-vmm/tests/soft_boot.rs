@@ -1,5 +1,7 @@
 //! From real mode through protected mode to ring 3 of long mode, with interrupts, far transfers and system calls on the way.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "soft/bed.rs"]
 mod bed;
 

@@ -4,6 +4,8 @@
 //! What goes in: registers as `rax=1f` (hexadecimal; RSP stands at 0x8FF80 and the others at 0 unless said otherwise), bytes at 0x80000 as
 //! `m=0102`, and the names of flags that are set. What comes out: registers that changed, memory if it changed, and the flags.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "soft/cases/mod.rs"]
 mod cases;
 

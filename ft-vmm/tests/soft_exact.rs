@@ -1,5 +1,7 @@
 //! A run that is split goes on the same: at any tick, with the same vCPU or with a new one that takes on the state.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "soft/bed.rs"]
 mod bed;
 

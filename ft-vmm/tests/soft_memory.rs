@@ -1,5 +1,7 @@
 //! Paging: what each kind of fault says, accessed and dirty bits, TLBs that nobody can see; instructions that are overwritten.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "soft/bed.rs"]
 mod bed;
 
@@ -190,7 +192,7 @@ fn an_access_across_pages_happens_whole_or_not_at_all() {
     // mov [rdi], eax; push rax; add [rdi], eax
     for code in [WRITE, &[0x50], &[0x01, 0x07]] {
         bed::load(&ram, code);
-        put(&ram, entry_of(DATA + 0x1000), DATA + 0x1000 | P | U);
+        put(&ram, entry_of(DATA + 0x1000), (DATA + 0x1000) | P | U);
         put(&ram, DATA + 0xff8, 0x1111_1111_1111_1111);
         let mut state = bed::long_state(3);
         state.gpr[0] = u64::MAX;

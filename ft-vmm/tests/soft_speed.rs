@@ -1,6 +1,8 @@
 //! Speed of the software vCPU on a loop as a compiler makes it. Run it in a release build:
 //! `cargo test --release -p ft-vmm --test soft_speed -- --ignored --nocapture`
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "soft/bed.rs"]
 mod bed;
 

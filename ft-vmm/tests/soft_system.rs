@@ -1,5 +1,7 @@
 //! Rings, exceptions, interrupts and ports in long mode; segments, gates and paging of protected mode.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "soft/bed.rs"]
 mod bed;
 

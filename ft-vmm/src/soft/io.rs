@@ -72,7 +72,6 @@ fn out<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 /// The destination is checked before the port is read: that cannot be undone.
 fn ins<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, _: u64) -> Run<(u64, bool)> {
     let port = cpu.gpr[usize::from(RDX)] as u16;
-    cpu.check_port(env, port, W::BYTES)?;
     let to = cpu.destination(op, W::BYTES, true)?;
     cpu.probe_write(env, to, W::BYTES as u64)?;
     let value = cpu.port_read::<W>(env, port);
@@ -83,7 +82,6 @@ fn ins<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, _: u64) -> Run<(u64, 
 
 fn outs<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, _: u64) -> Run<(u64, bool)> {
     let port = cpu.gpr[usize::from(RDX)] as u16;
-    cpu.check_port(env, port, W::BYTES)?;
     let from = cpu.source(op, W::BYTES)?;
     let value = cpu.read::<W>(env, from)?;
     cpu.port_write::<W>(env, port, value);
@@ -91,11 +89,19 @@ fn outs<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, _: u64) -> Run<(u64,
     Ok((1, true))
 }
 
+/// Even a repetition of no iterations must have the right to the port.
+fn check_string_port<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>) -> Run<()> {
+    let port = cpu.gpr[usize::from(RDX)] as u16;
+    cpu.check_port(env, port, W::BYTES)
+}
+
 fn run_ins<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
+    check_string_port::<W>(cpu, env)?;
     string::repeat(cpu, env, op, ins::<W>)
 }
 
 fn run_outs<W: Word>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
+    check_string_port::<W>(cpu, env)?;
     string::repeat(cpu, env, op, outs::<W>)
 }
 

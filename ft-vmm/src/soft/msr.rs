@@ -11,6 +11,7 @@ use iced_x86::Mnemonic;
 
 const TSC: u32 = 0x10;
 const SYSENTER_CS: u32 = 0x174;
+const SYSENTER_ESP: u32 = 0x175;
 const SYSENTER_EIP: u32 = 0x176;
 const MISC_ENABLE: u32 = 0x1a0;
 const MTRR_PAIRS: u32 = 0x200;
@@ -19,6 +20,7 @@ const PAT: u32 = 0x277;
 const MTRR_DEFAULT: u32 = 0x2ff;
 const EFER: u32 = 0xc000_0080;
 const STAR: u32 = 0xc000_0081;
+const LSTAR: u32 = 0xc000_0082;
 const FMASK: u32 = 0xc000_0084;
 const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
@@ -89,7 +91,7 @@ impl Cpu {
                 self.s.tsc_offset = value.wrapping_sub(clock);
             }
             SYSENTER_CS => self.s.sysenter[0] = value,
-            SYSENTER_CS..=SYSENTER_EIP => {
+            SYSENTER_ESP..=SYSENTER_EIP => {
                 self.s.sysenter[(number - SYSENTER_CS) as usize] = address(value)?;
             }
             MISC_ENABLE => self.s.misc_enable = value,
@@ -100,7 +102,7 @@ impl Cpu {
             EFER => self.put_efer(value)?,
             STAR => self.s.syscall[0] = value,
             FMASK => self.s.syscall[3] = value & 0xffff_ffff,
-            STAR..FMASK => self.s.syscall[(number - STAR) as usize] = address(value)?,
+            LSTAR..FMASK => self.s.syscall[(number - STAR) as usize] = address(value)?,
             FS_BASE => self.s.segments[usize::from(FS)].base = address(value)?,
             GS_BASE => self.s.segments[usize::from(GS)].base = address(value)?,
             KERNEL_GS_BASE => self.s.kernel_gs_base = address(value)?,
