@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 
 /// Replies beyond this stop the execution of further requests until they are taken.
 pub const OUTPUT_BYTES_HIGH: usize = 256 * 1024;
+/// A reply of this length has room however little memory is left.
+const REPLY_BYTES_MIN: usize = 4096;
 /// Longest reply.
 pub const REPLY_BYTES_MAX: usize = 4 << 20;
 
@@ -145,7 +147,7 @@ impl Session {
             self.reply.bytes.drain(..self.taken);
             self.taken = 0;
         }
-        self.reply.bytes_max = self.reply.bytes.len() + REPLY_BYTES_MAX.min(room);
+        self.reply.bytes_max = self.reply.bytes.len() + room.clamp(REPLY_BYTES_MIN, REPLY_BYTES_MAX);
         while self.wants_input() {
             match self.parser.next(&input[at..]) {
                 Parsed::Incomplete { bytes } => {
@@ -200,12 +202,15 @@ impl Session {
     }
 
     fn keep(&mut self, bytes: &[u8], room: usize) {
-        if self.state == State::Closing || bytes.is_empty() {
-            return;
-        }
-        if bytes.len() > room {
+        if self.state != State::Closing && bytes.len() > room {
             self.reply.error("OOM no memory left for requests");
             self.state = State::Closing;
+        }
+        if self.state == State::Closing {
+            self.input = Vec::new();
+            return;
+        }
+        if bytes.is_empty() {
             return;
         }
         self.make_room(room);

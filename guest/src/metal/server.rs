@@ -216,6 +216,8 @@ fn transfer(socket: &mut Socket<'_>, session: &mut Session, room: usize, service
             break;
         }
     }
+    // A client that is still sending would never come to read why its connection ends.
+    while session.is_closing() && socket.can_recv() && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
     let client_closed = socket.state() == State::CloseWait && !socket.can_recv();
     let over = session.is_closing() || client_closed;
     if over && session.output().is_empty() {
