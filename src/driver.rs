@@ -7,11 +7,15 @@ use crossbeam::channel::{self, Receiver, Sender};
 use ft_core::arbiter::{Arbiter, ClaimOutcome};
 use ft_core::effect::Numbered;
 use ft_core::error::{HaltReason, Misuse};
+use ft_core::frame::Frame;
 use ft_core::machine::Machine;
 use ft_core::node::{Activity, Node};
+use ft_core::pace::FULL_PACE;
+use ft_core::primary::Standing;
 use ft_core::record::Event;
 use ft_core::replica::{Notice, Output, Role};
-use ft_core::units::{Instant, NodeId, Span, Term};
+use ft_core::secondary::Progress;
+use ft_core::units::{Instant, NodeId, Span, Term, Tick};
 use ft_net::{NetEvent, Network};
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -24,6 +28,37 @@ pub trait Backend {
     /// Something happened to the pair. On [`Notice::Live`] attach to disks and networks, and announce the machine's
     /// address there.
     fn notice(&mut self, notice: &Notice);
+
+    /// How things stand, every [`STATUS_EVERY`].
+    fn status(&mut self, _status: &Status) {}
+
+    /// A frame has been added to the log of this copy, which is live: for recordings. Called in order, without gaps, before any effect
+    /// that depends on it leaves.
+    fn sealed(&mut self, _frame: &Frame) {}
+}
+
+/// How often a backend is told how things stand.
+pub const STATUS_EVERY: Span = Span::from_ms(100);
+
+/// How things stand with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its term.
+    pub term: Term,
+    /// Whether it is the live one.
+    pub live: bool,
+    /// Whether it is one of a pair that is in step.
+    pub protected: bool,
+    /// Where its machine stands.
+    pub tick: Tick,
+    /// How far the secondary's machine is behind, as far as the primary knows.
+    pub lag: Span,
+    /// How fast the machine may run, of [`FULL_PACE`].
+    pub pace: u16,
+    /// What the links to all peers have carried of the log, in bytes.
+    pub log_bytes: u64,
+    /// Records that they have carried.
+    pub log_records: u64,
 }
 
 /// The host's clock as the protocol needs it: monotonic, and running while the host is suspended.
@@ -43,6 +78,7 @@ pub struct Driver<M, B> {
     answers: Receiver<(Term, ClaimOutcome)>,
     tick: Span,
     next_tick: Instant,
+    next_status: Instant,
 }
 
 impl<M: Machine, B: Backend> Driver<M, B> {
@@ -65,7 +101,18 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             Role::Secondary(secondary) => secondary.identity().config.flush_after,
             Role::Halted(_) => Span::from_ms(10),
         };
-        Ok(Self { node, backend, network, net_events, inputs, claims, answers, tick, next_tick: now() })
+        Ok(Self {
+            node,
+            backend,
+            network,
+            net_events,
+            inputs,
+            claims,
+            answers,
+            tick,
+            next_tick: now(),
+            next_status: now(),
+        })
     }
 
     /// The network, to add peers.
@@ -76,6 +123,32 @@ impl<M: Machine, B: Backend> Driver<M, B> {
     /// The node.
     pub fn node(&self) -> &Node<M> {
         &self.node
+    }
+
+    /// How things stand.
+    pub fn status(&self) -> Status {
+        let carried = self.network.all_stats();
+        let (live, protected, lag, pace) = match self.node.role() {
+            Role::Primary(primary) => {
+                let protected = matches!(primary.standing(), Standing::Paired { protected: true, .. });
+                (primary.standing() != Standing::Creating, protected, primary.lag(), primary.pace())
+            }
+            Role::Secondary(secondary) => {
+                let protected = secondary.progress() == Progress::Following { eligible: true };
+                (false, protected, Span::ZERO, FULL_PACE)
+            }
+            Role::Halted(_) => (false, false, Span::ZERO, FULL_PACE),
+        };
+        Status {
+            term: self.node.term(),
+            live,
+            protected,
+            tick: self.node.machine().point().tick,
+            lag,
+            pace,
+            log_bytes: carried.iter().map(|stats| stats.log_bytes_sent).sum(),
+            log_records: carried.iter().map(|stats| stats.records_sent).sum(),
+        }
     }
 
     /// Runs until this copy is over, and says why; `None` when `stop` was closed first.
@@ -124,6 +197,11 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             self.next_tick = time + self.tick;
             self.node.handle_tick(time);
         }
+        if time >= self.next_status {
+            self.next_status = time + STATUS_EVERY;
+            let status = self.status();
+            self.backend.status(&status);
+        }
         let until = match self.node.step(time) {
             Activity::Busy => time,
             Activity::Paused(end) => end.min(self.next_tick),
@@ -136,6 +214,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
                 // A message that is dropped counts as lost on the way; the core sends again what matters.
                 Output::Send { to, envelope } => drop(self.network.send(to, envelope)),
                 Output::Release(effect) => self.backend.release(effect),
+                Output::Sealed(frame) => self.backend.sealed(&frame),
                 // The arbiter's thread ends only with this driver.
                 Output::Claim(term) => drop(self.claims.try_send(term)),
                 Output::Notice(notice) => {

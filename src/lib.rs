@@ -14,6 +14,16 @@
 pub use ft_core as core;
 pub use ft_net as net;
 
+pub mod arbiter;
+
+pub mod demo;
+
 pub mod driver;
 
+pub mod lan;
+
+pub mod load;
+
 pub mod recording;
+
+pub mod vm;

@@ -63,6 +63,8 @@ pub struct Config {
     pub lag_target: Span,
     /// What follows from digests.
     pub verify: Verify,
+    /// Whether each frame of the live side's log is handed out, for a recording.
+    pub record: bool,
 }
 
 impl Default for Config {
@@ -89,6 +91,7 @@ impl Default for Config {
             catch_up_bytes: 256 << 10,
             lag_target: Span::from_ms(10),
             verify: Verify::Report,
+            record: false,
         }
     }
 }

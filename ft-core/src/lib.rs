@@ -67,6 +67,7 @@
 //!                     nodes[me].handle_claim(now, term, outcome);
 //!                 }
 //!                 Output::Release(effect) => echoed = Some(effect.effect.payload),
+//!                 Output::Sealed(_) => {}
 //!                 Output::Notice(notice) => protected |= matches!(notice, Notice::Protected(_)),
 //!             }
 //!         }
@@ -93,7 +94,7 @@ pub mod log;
 pub mod machine;
 pub mod message;
 pub mod node;
-mod pace;
+pub mod pace;
 mod peer;
 mod planted;
 mod point;

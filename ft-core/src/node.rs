@@ -97,13 +97,14 @@ impl<M: Machine> Node<M> {
         self.replica.term()
     }
 
-    /// Bytes of events that wait to enter the machine.
+    /// Bytes of events that wait to enter the machine and that it has not asked for.
     pub fn inbox_bytes(&self) -> usize {
         self.inbox_bytes
     }
 
     /// Takes in an event for the machine. `false` where it cannot: not live, or the inbox is full (R9). What is not taken
-    /// in has not happened, as a packet that a full network card drops.
+    /// in has not happened, as a packet that a full network card drops. What the machine has asked for, disk operations and
+    /// entropy, is always taken in: its own requests bound it.
     ///
     /// # Errors
     /// [`Misuse::EventTooLong`]; [`Misuse::NotAnInput`] for the clock, marks and digests, which the core makes.
@@ -113,8 +114,8 @@ impl<M: Machine> Node<M> {
             return Err(Misuse::NotAnInput { event: event.name() });
         }
         let Role::Primary(primary) = self.replica.role() else { return Ok(false) };
-        let len = event.payload().len() + std::mem::size_of::<Event>();
-        if self.inbox_bytes + len > primary.identity().config.inbox_bytes {
+        let len = unasked_bytes(&event);
+        if self.inbox_bytes + len > primary.identity().config.inbox_bytes && len > 0 {
             return Ok(false);
         }
         self.inbox_bytes += len;
@@ -184,6 +185,14 @@ impl<M: Machine> Node<M> {
     }
 }
 
+/// What an event takes of the inbox: nothing, where the machine has asked for it.
+fn unasked_bytes(event: &Event) -> usize {
+    match event {
+        Event::BlockDone { .. } | Event::Entropy(_) => 0,
+        _ => event.payload().len() + std::mem::size_of::<Event>(),
+    }
+}
+
 /// One step of the live side: records come from the inbox and from the host's clock.
 struct Live<'a, M> {
     now: Instant,
@@ -201,7 +210,7 @@ impl<M: Machine> Live<'_, M> {
         self.set_clock()?;
         for _ in 0..EVENTS_PER_STEP {
             let Some(event) = inbox.pop_front() else { break };
-            *inbox_bytes -= event.payload().len() + std::mem::size_of::<Event>();
+            *inbox_bytes -= unasked_bytes(&event);
             self.enter(event)?;
         }
         self.take_digest_when_due()?;

@@ -3,7 +3,7 @@
 use crate::units::{Instant, Span};
 
 /// Full speed, in thousandths.
-pub(crate) const FULL_PACE: u16 = 1000;
+pub const FULL_PACE: u16 = 1000;
 
 /// The primary never runs slower than this by lag alone: beyond it, the bounded log stops the guest.
 const SLOWEST: u16 = 100;

@@ -238,6 +238,9 @@ impl Primary {
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
         if let Some(frame) = self.log.seal() {
             let last = frame.last();
+            if self.identity.config.record {
+                out.sealed(frame.clone());
+            }
             match &self.phase {
                 Phase::Creating | Phase::Solo => self.log.trim(last),
                 Phase::Seeding(_, transfer) if transfer.cut().is_none() => self.log.trim(last),

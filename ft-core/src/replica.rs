@@ -12,6 +12,7 @@ use crate::arbiter::ClaimOutcome;
 use crate::config::Config;
 use crate::effect::{Effect, Numbered};
 use crate::error::{HaltReason, Misuse};
+use crate::frame::Frame;
 use crate::message::{Envelope, Message, Profile, Refusal};
 use crate::primary::Primary;
 use crate::secondary::Secondary;
@@ -32,6 +33,9 @@ pub enum Output {
     Release(Numbered),
     /// Ask the arbiter for this term; answer with [`Replica::handle_claim`].
     Claim(Term),
+    /// This frame has been added to the log, before any effect that depends on it leaves. Only with
+    /// [`Config::record`](crate::config::Config::record).
+    Sealed(Frame),
     /// For operators and embedders.
     Notice(Notice),
 }
@@ -95,6 +99,7 @@ pub struct Replica {
 
 /// The three lives of a replica. A transition consumes the old state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each machine, and it hardly ever moves")]
 pub enum Role {
     /// Live, or about to be.
     Primary(Primary),
@@ -300,6 +305,10 @@ impl Outbox {
 
     pub(crate) fn claim(&mut self, term: Option<Term>) {
         self.0.extend(term.map(Output::Claim));
+    }
+
+    pub(crate) fn sealed(&mut self, frame: Frame) {
+        self.0.push_back(Output::Sealed(frame));
     }
 
     pub(crate) fn notice(&mut self, notice: Notice) {

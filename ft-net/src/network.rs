@@ -170,6 +170,11 @@ impl Network {
         read(&self.inner.links).get(&host).map(LinkSender::stats)
     }
 
+    /// What all links that are up have carried.
+    pub fn all_stats(&self) -> Vec<LinkStats> {
+        read(&self.inner.links).values().map(LinkSender::stats).collect()
+    }
+
     /// Whether it would be noticed at once that the peer's process has ended: its tripwire stands.
     pub fn is_watched(&self, host: HostId) -> bool {
         read(&self.inner.wires).get(&host).is_some_and(|wires| *wires > 0)

@@ -1,12 +1,19 @@
 //! The reference VMM: a guest whose every input goes through the log.
 //!
-//! A [`machine::Vm`] is vCPU, RAM and device front ends: a deterministic function of its start state and its records. It implements
-//! [`ft_core::machine::Machine`], so that everything in `ft-core` that runs a toy machine runs a real one. Host ends of devices are
-//! in [`backend`]; they are attached only while a copy is live.
+//! The machine is vCPU, RAM and device front ends: a deterministic function of its start state and its records. It implements
+//! [`ft_core::machine::Machine`], so that everything in `ft-core` that runs a toy machine runs a real one.
 //!
-//! `unsafe` is in three places: [`ram`] (mapped guest memory), the execution engine in [`soft`] (its TLBs point into that memory), and
-//! the KVM vCPU.
+//! `unsafe` is in few places: [`ram`] (mapped guest memory) and the execution engines, whose translations point into that memory.
 
+pub mod board;
+pub mod boot;
+pub mod clock;
+pub mod devices;
+pub mod digests;
+pub mod guest_image;
+pub mod machine;
 pub mod ram;
+pub mod sections;
 pub mod soft;
+mod transfer;
 pub mod vcpu;

@@ -2,8 +2,10 @@
 
 use super::CliResult;
 use crate::bench::channel::{self, Contender, Data, LinkKind, Plan, Tuning};
+use crate::bench::vm;
 use clap::Subcommand;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -15,12 +17,48 @@ pub(crate) struct Args {
 enum Subject {
     /// The logging channel beside TCP, TLS over TCP and bare quinn
     Channel(ChannelArgs),
+    /// The software vCPU on the built-in guest's compute loop
+    Cpu(CpuArgs),
+    /// What protection costs a guest, and what a failure costs its clients
+    Vm(VmArgs),
     /// One side of `channel`, started by it
     #[command(hide = true)]
     ChannelPeer {
         /// What it is for, so that a list of processes shows it
         role: String,
     },
+}
+
+#[derive(clap::Args)]
+struct CpuArgs {
+    /// Measurements
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Length of each, in seconds
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    seconds: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct VmArgs {
+    /// Turns of protected and unprotected
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Length of a measurement, in seconds
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    seconds: f64,
+    /// Primaries that are killed
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    kills: u16,
+    /// Client connections
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    connections: u16,
+    /// Print one JSON object on standard output, and the table on standard error
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -104,12 +142,59 @@ fn or<T>(asked: Vec<T>, default: impl FnOnce() -> Vec<T>) -> Vec<T> {
 pub(crate) fn run(args: Args) -> CliResult {
     match args.subject {
         Subject::ChannelPeer { .. } => Ok(channel::run_peer()),
+        Subject::Cpu(args) => cpu(&args),
+        Subject::Vm(args) => vm(&args),
         Subject::Channel(args) => {
             let json = args.json;
             channel::run(&args.plan(), json)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// At least a tenth of a second, at most an hour.
+fn seconds(asked: f64) -> Duration {
+    Duration::from_secs_f64(if asked.is_finite() { asked.clamp(0.1, 3600.0) } else { 1.0 })
+}
+
+fn cpu(args: &CpuArgs) -> CliResult {
+    let figures = vm::run_cpu(usize::from(args.rounds), seconds(args.seconds))?;
+    if args.json {
+        println!("{}", serde_json::to_string(&figures)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let vm::CpuFigures { mips, mips_min, mips_max, target_mips, reached, .. } = figures;
+    println!("software vCPU, compute loop: {mips:.0} million instructions/s ({mips_min:.0}..{mips_max:.0})");
+    println!("aim: >= {target_mips:.0}, {}", if reached { "reached" } else { "NOT reached" });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn vm(args: &VmArgs) -> CliResult {
+    let plan = vm::Plan {
+        rounds: usize::from(args.rounds),
+        window: seconds(args.seconds),
+        kills: usize::from(args.kills),
+        connections: usize::from(args.connections),
+    };
+    let bar = indicatif::ProgressBar::new_spinner();
+    let figures = vm::run(&plan, |what| {
+        bar.set_message(what.to_owned());
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    let text = format!(
+        "{} cores, {:.1} of them idle before\n{}",
+        figures.cores,
+        figures.free_cores,
+        figures.table()
+    );
+    if args.json {
+        eprintln!("{text}");
+        println!("{}", serde_json::to_string(&figures)?);
+    } else {
+        println!("{text}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

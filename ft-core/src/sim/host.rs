@@ -113,6 +113,7 @@ pub(super) fn config(strict: bool) -> Config {
         transfer_bytes: 100,
         catch_up_bytes: 1 << 10,
         lag_target: Span::from_ms(2),
+        record: false,
         verify: if strict { Verify::Strict } else { Verify::Report },
     }
 }

@@ -435,6 +435,7 @@ impl World {
                 }
                 Output::Claim(term) => self.send_claim(id, term),
                 Output::Release(numbered) => self.release(id, numbered)?,
+                Output::Sealed(_) => {}
                 Output::Notice(notice) => self.hear(id, notice)?,
             }
         }

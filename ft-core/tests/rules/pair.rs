@@ -112,6 +112,7 @@ impl Pair {
             match output {
                 Output::Send { to, envelope } => self.send(me, to.0 as usize, envelope),
                 Output::Release(numbered) => self.released.push((me, numbered)),
+                Output::Sealed(_) => {}
                 Output::Notice(notice) => self.notices.push((me, notice)),
                 Output::Claim(term) => {
                     let node = identity(me, Config::default()).node;

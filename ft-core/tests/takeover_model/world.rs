@@ -338,6 +338,7 @@ impl World {
                     self.requests.insert((host, term));
                 }
                 Output::Release(numbered) => self.release(host, numbered.seq),
+                Output::Sealed(_) => {}
                 Output::Notice(notice) => self.hear(notice),
             }
         }

@@ -30,6 +30,9 @@ use iced_x86::Code;
 /// Set in MXCSR, beside the flags, when an exception that was raised is unmasked.
 pub(crate) const RAISED: u32 = 1 << 31;
 
+/// A new destination from the old one and a source.
+pub(crate) type Run = fn(dst: u128, src: u128, imm: u8, mxcsr: &mut u32) -> u128;
+
 /// How an instruction on XMM registers is executed.
 #[derive(Clone, Copy)]
 pub(crate) enum XmmForm {
@@ -40,7 +43,7 @@ pub(crate) enum XmmForm {
         /// #GP unless a memory source stands at a multiple of 16.
         aligned: bool,
         /// What becomes of the destination.
-        run: fn(dst: u128, src: u128, imm: u8, mxcsr: &mut u32) -> u128,
+        run: Run,
     },
     /// MOVSS, MOVSD to an XMM register. From memory the destination is what was read, zero-extended.
     Load {
@@ -103,12 +106,12 @@ pub(crate) fn xmm_form(code: Code) -> Option<XmmForm> {
 }
 
 /// An [`XmmForm::Xmm`] with a 16-byte memory source, which must be aligned.
-fn packed(run: fn(u128, u128, u8, &mut u32) -> u128) -> XmmForm {
+fn packed(run: Run) -> XmmForm {
     XmmForm::Xmm { load: 16, aligned: true, run }
 }
 
 /// An [`XmmForm::Xmm`] with a shorter memory source, which need not be aligned.
-fn partial(load: u8, run: fn(u128, u128, u8, &mut u32) -> u128) -> XmmForm {
+fn partial(load: u8, run: Run) -> XmmForm {
     XmmForm::Xmm { load, aligned: false, run }
 }
 

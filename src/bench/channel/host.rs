@@ -51,7 +51,7 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
     cpuinfo.lines().find_map(model)
 }
 
-fn idle_cores(cores: usize) -> f64 {
+pub(crate) fn idle_cores(cores: usize) -> f64 {
     let before = CpuTimes::read();
     std::thread::sleep(LOAD_SAMPLE);
     let after = CpuTimes::read();

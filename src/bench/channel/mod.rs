@@ -45,6 +45,7 @@ mod usage;
 
 pub(crate) use contender::Contender;
 pub(crate) use error::Error;
+pub(crate) use host::idle_cores;
 pub(crate) use link::LinkKind;
 pub(crate) use payload::Data;
 pub(crate) use peer::run as run_peer;

@@ -69,7 +69,7 @@ pub(super) fn scale(unit: &mut Unit<'_>) -> Result {
 
 /// FXTRACT: the exponent in place of ST(0), the significand on top.
 pub(super) fn extract(unit: &mut Unit<'_>) -> Result {
-    two_results(unit, |env, top| arithmetic::extract(env, top))
+    two_results(unit, arithmetic::extract)
 }
 
 /// ST(0) makes place for a result, and a second one is pushed.

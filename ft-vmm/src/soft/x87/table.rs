@@ -56,7 +56,9 @@ fn arithmetic_with_memory(code: Code) -> Option<X87Form> {
         ($source:ident, $operation:ident, $reversed:literal) => {
             X87Form {
                 load: Source::$source.bytes(),
-                ..computes(run!(unit, io => operate::with_memory(unit, io, Source::$source, $operation, $reversed)))
+                ..computes(run!(unit, io => {
+                    operate::with_memory(unit, io, Source::$source, $operation, $reversed)
+                }))
             }
         };
     }
@@ -228,7 +230,10 @@ fn store(code: Code) -> Option<X87Form> {
     use Code::*;
     macro_rules! memory {
         ($bytes:literal, $run:ident, $function:ident $(, $argument:expr)?) => {
-            X87Form { store: $bytes, ..computes($run!(unit, io => transfer::$function(unit, io $(, $argument)?))) }
+            X87Form {
+                store: $bytes,
+                ..computes($run!(unit, io => transfer::$function(unit, io $(, $argument)?)))
+            }
         };
     }
     Some(match code {

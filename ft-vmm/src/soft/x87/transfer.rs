@@ -214,7 +214,7 @@ pub(super) fn store_decimal(unit: &mut Unit<'_>, io: &mut X87Operands<'_>) -> Re
         Some((negative, mut size)) => {
             let mut bytes = [0; 10];
             for byte in &mut bytes[..9] {
-                *byte = (size % 10 | (size / 10 % 10) << 4) as u8;
+                *byte = ((size / 10 % 10) << 4) as u8 | (size % 10) as u8;
                 size /= 100;
             }
             bytes[9] = if negative { 0x80 } else { 0 };

@@ -45,7 +45,7 @@ pub(super) fn summarise(fpu: &mut Fpu) {
 
 /// The physical register that is ST(i).
 pub(super) fn physical(fpu: &Fpu, st: u8) -> usize {
-    usize::from((fpu.status >> TOP_SHIFT) as u8 + st & 7)
+    usize::from(((fpu.status >> TOP_SHIFT) as u8 + st) & 7)
 }
 
 /// Moves the stack up or down.

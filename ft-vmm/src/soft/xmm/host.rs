@@ -19,6 +19,8 @@ const BEFORE: u32 = 0x07;
 const UNDERFLOW: u32 = 0x10;
 const MASKS: u32 = 0x1f80;
 const MASKS_SHIFT: u32 = 7;
+/// What may be loaded without #GP.
+const IMPLEMENTED: u32 = 0xffff;
 const FLUSH_TO_ZERO: u32 = 1 << 15;
 
 /// MXCSR around an instruction that runs under the guest's: `[guest's, as the instruction left it, host's]`.
@@ -48,7 +50,7 @@ pub(super) fn settle<T>(mxcsr: &mut u32, fast: impl Fn(&mut u32) -> T, exact: im
 #[cold]
 fn run_exactly<T>(mxcsr: &mut u32, exact: impl Fn(&mut Words) -> T) -> T {
     // All masked: an unmasked exception must not reach the host.
-    let control = (*mxcsr | MASKS) & !FLAGS;
+    let control = (*mxcsr & IMPLEMENTED | MASKS) & !FLAGS;
     let run = |control: u32| {
         let mut words = [control, 0, 0];
         let result = exact(&mut words);

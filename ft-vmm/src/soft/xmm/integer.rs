@@ -3,7 +3,7 @@
 //! They are the host's: every x86-64 processor has SSE2, and these have no state but their operands.
 
 use super::host::{intrinsic, sign_bytes};
-use super::{XmmForm, packed};
+use super::{Run, XmmForm, packed};
 use iced_x86::Code;
 
 pub(super) fn form(code: Code) -> Option<XmmForm> {
@@ -35,7 +35,7 @@ macro_rules! by_immediate {
 }
 
 /// Instructions on two vectors, lane by lane or between neighbours.
-fn lanes(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
+fn lanes(code: Code) -> Option<Run> {
     use Code::*;
     Some(match code {
         Paddb_xmm_xmmm128 => of!(_mm_add_epi8),
@@ -84,7 +84,7 @@ fn lanes(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
 }
 
 /// Shifts of each lane by the low 64 bits of a vector.
-fn shifts(code: Code) -> Option<fn(u128, u128, u8, &mut u32) -> u128> {
+fn shifts(code: Code) -> Option<Run> {
     use Code::*;
     Some(match code {
         Psllw_xmm_xmmm128 => of!(_mm_sll_epi16),

@@ -60,8 +60,8 @@ impl Image {
 /// Whether the host's processor is AMD's, as the one was on which the forms were written. Where the architecture leaves something open
 /// the forms do as AMD's processors do; judges on others leave it out.
 pub(crate) fn is_amd() -> bool {
-    let vendor = core::arch::x86_64::__cpuid(0);
-    vendor.ebx.to_le_bytes() == *b"Auth"
+    // Nobody else has it.
+    std::is_x86_feature_detected!("sse4a")
 }
 
 /// One instruction, ready to run.

@@ -160,7 +160,7 @@ fn judge(code: Code, bytes: &[u8], memory: bool, operands: &mut Operands) {
         *bytes.last_mut().unwrap() = last;
         let instruction = Decoder::new(64, &bytes, DecoderOptions::NONE).decode();
         let native = Native::new(&bytes);
-        for _ in 0..ROUNDS.div_ceil(immediates.len() * 2) {
+        for _ in 0..ROUNDS.div_ceil(immediates.len()) {
             let mut image = Image::new();
             let mut mxcsr = operands.mxcsr();
             let (dst, src) = (operands.xmm(), operands.xmm());
@@ -276,4 +276,18 @@ fn unmasked_underflow_is_raised_by_an_exact_tiny_result() {
     for flush in [0, 1 << 15] {
         assert_eq!(after(0x1780 | flush), 0x1780 | flush | 0x10 | RAISED);
     }
+}
+
+/// Results that the architecture leaves open are the same on every host, and for ever: secondaries depend on it.
+#[test]
+fn estimates_are_fixed() {
+    let mut operands = Operands::new(8);
+    let mut results = Vec::new();
+    for code in Code::values().filter(|&code| is_estimate(code)) {
+        let Some(XmmForm::Xmm { run, .. }) = xmm_form(code) else { panic!("{code:?}") };
+        for _ in 0..10_000 {
+            results.extend(run(operands.xmm(), operands.xmm(), 0, &mut 0x1f80).to_le_bytes());
+        }
+    }
+    assert_eq!(twox_hash::XxHash3_64::oneshot(&results), 0x1a8c_571e_6317_1ed1);
 }

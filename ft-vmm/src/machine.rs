@@ -1,0 +1,385 @@
+//! The machine: vCPU, RAM and devices, as one deterministic function of start state and records (R1).
+//!
+//! [`Vm::run`](ft_core::machine::Machine::run) is the run loop of both roles and every vCPU. Where records come from, it cannot tell.
+
+use crate::board::{Board, BoardConfig, BoardState, Request};
+use crate::boot::{self, BootError, BootSource};
+use crate::digests::PageDigests;
+use crate::ram::{Ram, RamError};
+use crate::sections::{SectionError, SectionWriter, Sections};
+use crate::transfer::{Outgoing, take_pages};
+use crate::vcpu::{CpuState, Vcpu, VcpuStop};
+use bytes::Bytes;
+use ft_core::digest::{Digester, StateDigest};
+use ft_core::effect::{Effect, EffectKind};
+use ft_core::error::Fault;
+use ft_core::machine::{Machine, Saved, Stop};
+use ft_core::units::Tick;
+use ft_core::{Event, Point, Record};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use thiserror::Error;
+
+/// A [`Event::Vendor`] record with this id says what the machine is made of. It changes nothing in the machine.
+pub const RECIPE_ID: u32 = 0x4654_0001;
+
+/// Version of every section: one state type changes, all are read by the build that wrote them.
+const STATE_VERSION: u32 = 1;
+
+/// What a machine is made of. Both sides of a pair must be given the same.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// RAM in bytes.
+    pub ram_bytes: u64,
+    /// What is started in it.
+    pub boot: BootSource,
+    /// Its devices.
+    pub board: BoardConfig,
+}
+
+impl VmConfig {
+    /// Hash of everything that is the same for both sides, for the handshake (R10).
+    pub fn digest(&self) -> u64 {
+        let BootSource { protocol, image, initrd, command_line } = &self.boot;
+        let board = postcard::to_allocvec(&self.board).expect("plain data is always encoded");
+        let mut digest = Digester::new();
+        digest.u64(self.ram_bytes).u64(*protocol as u64);
+        for part in [&image[..], initrd.as_deref().unwrap_or_default(), command_line.as_bytes(), &board] {
+            digest.u64(part.len() as u64).bytes(part);
+        }
+        digest.finish().0
+    }
+}
+
+/// A machine that cannot be made.
+#[derive(Debug, Error)]
+pub enum VmError {
+    /// Its memory.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// Its guest.
+    #[error("cannot start the guest")]
+    Boot(#[from] BootError),
+    /// Its vCPU does not take on the state that it starts with.
+    #[error("cannot start the processor: {0}")]
+    Vcpu(Fault),
+}
+
+/// Whether the machine has power.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Power {
+    #[default]
+    On,
+    /// The guest turned it off, or its processor is shut down.
+    Off,
+}
+
+/// What is neither vCPU nor device nor memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Rest {
+    power: Power,
+}
+
+/// A whole machine.
+pub struct Vm<V> {
+    vcpu: V,
+    board: Board,
+    ram: Ram,
+    rest: Rest,
+    config: VmConfig,
+    digests: PageDigests,
+    /// Emitted, and not taken yet.
+    effects: VecDeque<Effect>,
+    outgoing: Option<Outgoing>,
+    /// The guest rests for one turn, so that a transfer catches up.
+    rests: bool,
+}
+
+impl<V: Vcpu> Vm<V> {
+    /// A machine at its first instruction.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub fn new(config: VmConfig, vcpu: V) -> Result<Self, VmError> {
+        let mut vm = Self::blank(config, vcpu)?;
+        let start = boot::load(&vm.config.boot, &vm.ram)?;
+        vm.vcpu.set_state(&start).map_err(VmError::Vcpu)?;
+        Ok(vm)
+    }
+
+    /// A machine into which another's state is to come.
+    ///
+    /// # Errors
+    /// [`VmError::Ram`].
+    pub fn blank(config: VmConfig, vcpu: V) -> Result<Self, VmError> {
+        let ram = Ram::new(config.ram_bytes)?;
+        let digests = PageDigests::new(ram.page_count());
+        let (board, effects) = (Board::new(&config.board), VecDeque::new());
+        let rest = Rest::default();
+        Ok(Self { vcpu, board, ram, rest, config, digests, effects, outgoing: None, rests: false })
+    }
+
+    /// What it is made of.
+    pub fn config(&self) -> &VmConfig {
+        &self.config
+    }
+
+    /// Its memory.
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// Its processor.
+    pub fn vcpu(&self) -> &V {
+        &self.vcpu
+    }
+
+    /// Whether it is off, and stays so.
+    pub fn is_off(&self) -> bool {
+        self.rest.power == Power::Off
+    }
+
+    /// All of its state but memory, and with `ram` also that, as a snapshot. [`Vm::load_snapshot`] takes it back, on any host.
+    pub fn snapshot(&mut self) -> Vec<u8> {
+        self.refresh_digests();
+        let mut pages = Vec::new();
+        for page in self.digests.nonzero() {
+            pages.extend_from_slice(&(page as u64).to_le_bytes());
+            pages.extend_from_slice(&self.ram.page(page));
+        }
+        let mut writer = SectionWriter::new();
+        self.write_sections(&mut writer);
+        writer.raw("ram", STATE_VERSION, &pages);
+        writer.finish()
+    }
+
+    /// Takes on the state in a snapshot. The machine must be blank, and made of the same.
+    ///
+    /// # Errors
+    /// [`SectionError`]; the machine is then of no use.
+    pub fn load_snapshot(&mut self, bytes: &[u8]) -> Result<(), SectionError> {
+        const ENTRY: usize = 8 + crate::ram::PAGE_BYTES;
+        let sections = Sections::parse(bytes)?;
+        let pages = sections.raw("ram", STATE_VERSION)?;
+        let wrong = |reason: &str| SectionError::Content { name: "ram".into(), reason: reason.into() };
+        if !pages.len().is_multiple_of(ENTRY) {
+            return Err(wrong("pages that are not whole"));
+        }
+        for entry in pages.chunks_exact(ENTRY) {
+            use vm_memory::{Bytes as _, GuestAddress};
+            let page = entry[..8].try_into().map_or(u64::MAX, u64::from_le_bytes);
+            let at = GuestAddress(page.saturating_mul(crate::ram::PAGE_BYTES as u64));
+            self.ram
+                .memory()
+                .write_slice(&entry[8..], at)
+                .map_err(|_| wrong("a page beyond the machine's RAM"))?;
+        }
+        self.read_sections(&sections)
+    }
+
+    fn write_sections(&self, writer: &mut SectionWriter) {
+        writer.state("machine", STATE_VERSION, &(self.config.digest(), &self.rest));
+        writer.state("cpu", STATE_VERSION, &self.vcpu.state());
+        let board = self.board.state();
+        writer.state("clock", STATE_VERSION, &board.clock);
+        writer.state("pic", STATE_VERSION, &board.pic);
+        writer.state("pit", STATE_VERSION, &board.pit);
+        writer.state("rtc", STATE_VERSION, &board.rtc);
+        writer.state("serial", STATE_VERSION, &board.serial);
+        writer.state("acpi", STATE_VERSION, &board.acpi);
+        writer.state("reset", STATE_VERSION, &board.reset);
+        writer.state("net", STATE_VERSION, &board.net);
+        writer.state("block", STATE_VERSION, &board.block);
+        writer.state("console", STATE_VERSION, &board.console);
+        writer.state("entropy", STATE_VERSION, &board.entropy);
+        writer.state("operations", STATE_VERSION, &board.last_op);
+    }
+
+    fn read_sections(&mut self, sections: &Sections<'_>) -> Result<(), SectionError> {
+        let refused = |name: &str, reason: String| SectionError::Content { name: name.into(), reason };
+        let (config, rest): (u64, Rest) = sections.state("machine", STATE_VERSION)?;
+        let ours = self.config.digest();
+        if config != ours {
+            let reason =
+                format!("it is of a machine with configuration {config:016x}; this one has {ours:016x}");
+            return Err(refused("machine", reason));
+        }
+        let cpu: CpuState = sections.state("cpu", STATE_VERSION)?;
+        let board = BoardState {
+            clock: sections.state("clock", STATE_VERSION)?,
+            pic: sections.state("pic", STATE_VERSION)?,
+            pit: sections.state("pit", STATE_VERSION)?,
+            rtc: sections.state("rtc", STATE_VERSION)?,
+            serial: sections.state("serial", STATE_VERSION)?,
+            acpi: sections.state("acpi", STATE_VERSION)?,
+            reset: sections.state("reset", STATE_VERSION)?,
+            net: sections.state("net", STATE_VERSION)?,
+            block: sections.state("block", STATE_VERSION)?,
+            console: sections.state("console", STATE_VERSION)?,
+            entropy: sections.state("entropy", STATE_VERSION)?,
+            last_op: sections.state("operations", STATE_VERSION)?,
+        };
+        self.vcpu.set_state(&cpu).map_err(|fault| refused("cpu", fault.0))?;
+        self.vcpu.forget_memory();
+        self.board.set_state(&board).map_err(|fault| refused("devices", fault.0))?;
+        self.rest = rest;
+        Ok(())
+    }
+
+    /// Takes in which pages were written since this was last called.
+    fn refresh_digests(&mut self) {
+        self.vcpu.forget_writes();
+        let written = self.ram.take_dirty();
+        self.digests.update(&self.ram, &written);
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.handle_written(&written);
+        }
+    }
+
+    /// As after a cold start, but for the tick, which goes on, and the clock.
+    fn reset(&mut self) -> Result<(), Fault> {
+        use vm_memory::{Bytes as _, GuestAddress};
+        self.refresh_digests();
+        for page in self.digests.nonzero() {
+            let at = GuestAddress((page * crate::ram::PAGE_BYTES) as u64);
+            self.ram.memory().write_slice(&[0; crate::ram::PAGE_BYTES], at).expect("a page of this RAM");
+        }
+        self.board.reset();
+        let start = boot::load(&self.config.boot, &self.ram).map_err(|error| Fault(error.to_string()))?;
+        self.vcpu.set_state(&CpuState { tick: self.vcpu.tick().0, ..start })?;
+        self.vcpu.forget_memory();
+        self.rest.power = Power::On;
+        Ok(())
+    }
+
+    /// The processor cannot go on: the guest's fault. The machine stops, and says so.
+    fn crash(&mut self) -> Result<(), Fault> {
+        let state = self.vcpu.state();
+        tracing::warn!(rip = state.rip, cr2 = state.cr2, "triple fault: the guest's processor is shut down");
+        // What the machine does takes a tick, and the fault itself took none.
+        self.vcpu.set_state(&CpuState { tick: state.tick + 1, ..state })?;
+        self.rest.power = Power::Off;
+        let payload = Bytes::from(format!("triple fault at {:#x}", state.rip));
+        self.effects.push_back(Effect { kind: EffectKind::Power, device: 0, op: None, payload });
+        Ok(())
+    }
+
+    /// Takes what the devices have for the outside, and does what was asked of the machine itself.
+    fn settle(&mut self) -> Result<(), Fault> {
+        while let Some(effect) = self.board.take_effect() {
+            self.effects.push_back(effect);
+        }
+        match self.board.take_request() {
+            Some(Request::Reset) => self.reset(),
+            Some(Request::PowerOff) => {
+                self.rest.power = Power::Off;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl<V: Vcpu> Machine for Vm<V> {
+    fn point(&self) -> Point {
+        self.vcpu.point()
+    }
+
+    fn run(&mut self, until: Tick) -> Result<Stop, Fault> {
+        if std::mem::take(&mut self.rests) {
+            return Ok(Stop::Reached);
+        }
+        loop {
+            let here = self.vcpu.tick();
+            self.board.advance(&self.ram, here);
+            self.settle()?;
+            if !self.effects.is_empty() {
+                return Ok(Stop::Effect);
+            }
+            if self.is_off() {
+                return Ok(Stop::Idle);
+            }
+            if here >= until {
+                return Ok(Stop::Reached);
+            }
+            let deadline = self.board.next_deadline(here).unwrap_or(until);
+            let mut platform = self.board.attach(&self.ram);
+            match self.vcpu.run(&self.ram, &mut platform, until.min(deadline))? {
+                VcpuStop::Halted => return Ok(Stop::Idle),
+                VcpuStop::TripleFault => self.crash()?,
+                VcpuStop::Reached | VcpuStop::Platform => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, record: &Record) -> Result<(), Fault> {
+        match &record.event {
+            // Not inputs: they mark and check.
+            Event::Emit { .. } | Event::Digest(_) | Event::Vendor { id: RECIPE_ID, .. } => Ok(()),
+            event => {
+                self.board.apply(event, &self.ram, self.vcpu.tick())?;
+                self.settle()
+            }
+        }
+    }
+
+    fn take_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn in_flight(&self) -> Vec<Effect> {
+        let mut effects = self.board.in_flight();
+        if self.is_off() {
+            // Whoever runs a machine that is off should know.
+            let payload = Bytes::from_static(&[2]);
+            effects.push(Effect { kind: EffectKind::Power, device: 0, op: None, payload });
+        }
+        effects
+    }
+
+    fn digest(&mut self) -> StateDigest {
+        self.refresh_digests();
+        let mut digest = Digester::new();
+        let cpu =
+            postcard::to_allocvec(&(&self.rest, self.vcpu.state())).expect("plain data is always encoded");
+        digest.bytes(&cpu).u64(self.digests.value());
+        self.board.digest(&mut digest);
+        digest.finish()
+    }
+
+    fn save(&mut self, first: bool) -> Saved {
+        if first {
+            self.outgoing = None;
+        }
+        self.refresh_digests();
+        let mut outgoing = match self.outgoing.take() {
+            Some(outgoing) => outgoing,
+            None => Outgoing::new(&self.digests),
+        };
+        let last = outgoing.is_nearly_done();
+        let mut bytes = outgoing.piece(&self.ram, &self.digests, last);
+        if last {
+            let mut writer = SectionWriter::new();
+            self.write_sections(&mut writer);
+            bytes.extend(writer.finish());
+        } else {
+            self.rests = outgoing.needs_a_slower_guest();
+            self.outgoing = Some(outgoing);
+        }
+        Saved { bytes: bytes.into(), last }
+    }
+
+    fn restore(&mut self, piece: &[u8], last: bool) -> Result<(), Fault> {
+        let rest = take_pages(&self.ram, piece)?;
+        if !last {
+            return if rest.is_empty() {
+                Ok(())
+            } else {
+                Err(Fault("a piece of state with too much in it".into()))
+            };
+        }
+        let wrong = |error: SectionError| Fault(format!("the primary's state: {error}"));
+        let sections = Sections::parse(rest).map_err(wrong)?;
+        self.read_sections(&sections).map_err(wrong)
+    }
+}

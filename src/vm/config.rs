@@ -1,0 +1,296 @@
+//! A VM's file: what it is made of, and the hosts that may run it.
+//!
+//! ```toml
+//! name = "exchange"
+//! ram_mib = 64
+//!
+//! [guest]                          # left out: the built-in key-value store
+//! kind = "flat"                    # built-in, flat or linux
+//! image = "guest.elf"
+//! command_line = "mode=kv"
+//!
+//! [net]
+//! mac = "52:54:00:12:34:56"
+//! switch = "/run/ft/lan.sock"      # of `ft switch`
+//!
+//! [disk]
+//! path = "/shared/exchange.img"    # the same file on every host
+//! mib = 64
+//!
+//! [cluster]
+//! arbiter = "/shared/arbiter"      # a directory that all hosts share
+//! credentials = "/etc/ft/host-a"   # of `ft ca issue`; this host's
+//! hosts = [
+//!     { id = 1, name = "host-a", address = "10.0.0.1:7001" },
+//!     { id = 2, name = "host-b", address = "10.0.0.2:7001" },
+//! ]
+//! ```
+//!
+//! Paths are relative to the file's directory.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// A VM's file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmFile {
+    /// The VM's name: its terms stand under it at the arbiter.
+    pub name: String,
+    /// RAM in MiB.
+    #[serde(default = "default_ram_mib")]
+    pub ram_mib: u64,
+    /// What runs in it.
+    #[serde(default)]
+    pub guest: Guest,
+    /// Its network card; left out: none.
+    pub net: Option<Net>,
+    /// Its disk; left out: none.
+    pub disk: Option<DiskFile>,
+    /// The hosts; left out: it can only be run unprotected.
+    pub cluster: Option<Cluster>,
+}
+
+fn default_ram_mib() -> u64 {
+    64
+}
+
+/// What runs in a VM.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guest {
+    /// Which kind of guest.
+    #[serde(default)]
+    pub kind: GuestKind,
+    /// The image, unless it is the built-in one.
+    pub image: Option<PathBuf>,
+    /// Initial RAM disk, for Linux.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    #[serde(default)]
+    pub command_line: String,
+}
+
+/// How a guest is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestKind {
+    /// The key-value store that comes with this program.
+    #[default]
+    BuiltIn,
+    /// An ELF file that is started as the built-in guest is (docs/guest.md).
+    Flat,
+    /// A Linux kernel.
+    Linux,
+}
+
+/// A network card.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Net {
+    /// Its address.
+    pub mac: Mac,
+    /// Socket of the switch that it is plugged into.
+    pub switch: PathBuf,
+}
+
+/// An Ethernet address, as `52:54:00:12:34:56`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts: Vec<Option<u8>> = text
+            .split(':')
+            .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten())
+            .collect();
+        match parts[..] {
+            [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] if a & 1 == 0 => {
+                Ok(Self([a, b, c, d, e, f]))
+            }
+            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => Err(format!(
+                "{text} is a group address: choose one whose first byte is even, such as 52:54:00:12:34:56"
+            )),
+            _ => Err(format!("{text:?} is no Ethernet address: write six bytes, such as 52:54:00:12:34:56")),
+        }
+    }
+}
+
+impl From<Mac> for String {
+    fn from(Mac(bytes): Mac) -> Self {
+        bytes.map(|byte| format!("{byte:02x}")).join(":")
+    }
+}
+
+/// A disk in a file that all hosts share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskFile {
+    /// The file. It is made where there is none.
+    pub path: PathBuf,
+    /// Its size in MiB.
+    pub mib: u64,
+}
+
+/// The hosts of a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// A directory that all hosts share.
+    pub arbiter: PathBuf,
+    /// This host's certificate and key.
+    pub credentials: PathBuf,
+    /// All hosts, this one too.
+    pub hosts: Vec<Host>,
+}
+
+/// A host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Its number in the cluster.
+    pub id: u64,
+    /// The name in its certificate.
+    pub name: String,
+    /// Where it listens for the others.
+    pub address: SocketAddr,
+}
+
+/// A VM's file that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{path}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line where there is one.
+        reason: String,
+    },
+}
+
+impl VmFile {
+    /// Reads a VM's file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the file, the place and what to do.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        let wrong = |reason: String| ConfigError::Content { path: path.into(), reason };
+        let mut file: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        file.check().map_err(wrong)?;
+        if let Some(dir) = path.parent() {
+            file.resolve(dir);
+        }
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty()
+            || self.name.len() > 64
+            || !self.name.chars().all(is_plain)
+            || self.name.starts_with('.')
+        {
+            return Err(format!(
+                "name = {:?}: choose letters, digits, - _ and . (64 at most, no . in front)",
+                self.name
+            ));
+        }
+        if !(1..=3072).contains(&self.ram_mib) {
+            return Err(format!("ram_mib = {}: choose 1 to 3072", self.ram_mib));
+        }
+        if (self.guest.kind == GuestKind::BuiltIn) != self.guest.image.is_none() {
+            return Err(
+                "guest: give an image for kind = \"flat\" and \"linux\", and none for \"built-in\"".into()
+            );
+        }
+        if self.disk.as_ref().is_some_and(|disk| !(1..=1 << 22).contains(&disk.mib)) {
+            return Err("disk: choose mib = 1 to 4194304".into());
+        }
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let ids: BTreeSet<u64> = cluster.hosts.iter().map(|host| host.id).collect();
+        let names: BTreeSet<&str> = cluster.hosts.iter().map(|host| &host.name[..]).collect();
+        if ids.len() != cluster.hosts.len() || names.len() != cluster.hosts.len() || ids.len() < 2 {
+            return Err(
+                "cluster.hosts: list at least two hosts, each with an id and a name of its own".into()
+            );
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, dir: &Path) {
+        let mut paths: Vec<&mut PathBuf> = Vec::new();
+        paths.extend(&mut self.guest.image);
+        paths.extend(&mut self.guest.initrd);
+        paths.extend(self.net.as_mut().map(|net| &mut net.switch));
+        paths.extend(self.disk.as_mut().map(|disk| &mut disk.path));
+        if let Some(Cluster { arbiter, credentials, .. }) = &mut self.cluster {
+            paths.extend([arbiter, credentials]);
+        }
+        for path in paths {
+            *path = dir.join(&*path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(text: &str) -> Result<VmFile, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.toml");
+        std::fs::write(&path, text).unwrap();
+        VmFile::read(&path).map_err(|error| error.to_string())
+    }
+
+    /// The example in the module's documentation is one that works.
+    #[test]
+    fn the_documented_file_is_read() {
+        let source = include_str!("config.rs");
+        let example: String = source
+            .lines()
+            .skip_while(|line| *line != "//! ```toml")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//!").to_owned() + "\n")
+            .collect();
+        let file = read(&example).unwrap();
+        assert_eq!((file.ram_mib, file.guest.kind), (64, GuestKind::Flat));
+        assert!(file.guest.image.unwrap().is_absolute(), "paths are relative to the file");
+        assert_eq!(String::from(file.net.unwrap().mac), "52:54:00:12:34:56");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, word) in [
+            ("name = \"a b\"", "choose letters"),
+            ("name = \"a\"\nram_mib = 0", "ram_mib"),
+            ("name = \"a\"\nrm_mib = 3", "unknown field"),
+            ("name = \"a\"\n[guest]\nkind = \"linux\"", "image"),
+            ("name = \"a\"\n[net]\nmac = \"1:2:3\"\nswitch = \"s\"", "six bytes"),
+            ("name = \"a\"\n[net]\nmac = \"53:54:00:12:34:56\"\nswitch = \"s\"", "group"),
+            ("name = \"a\"\n[cluster]\narbiter = \"x\"\ncredentials = \"c\"\nhosts = []", "two hosts"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

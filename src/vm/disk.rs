@@ -1,0 +1,182 @@
+//! The host end of a virtual disk: a file, and a thread that reads and writes it in the order in which operations come.
+//!
+//! Invariant: each operation is answered once, with an error where the host's disk fails it. The thread ends when its [`Disk`] is dropped,
+//! after what it has begun; operations that it has not begun are left to whoever goes live next (R7).
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use ft_core::Event;
+use ft_core::effect::{Effect, EffectKind};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::thread::JoinHandle;
+
+/// Bytes of a sector.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// virtio-blk's status codes.
+const OK: u8 = 0;
+const IO_ERROR: u8 = 1;
+
+/// An open disk.
+pub struct Disk {
+    operations: Option<Sender<Effect>>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Disk {
+    /// Opens the file at `path` and begins to serve.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open(path: &Path, events: Sender<Event>) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let (operations, queue) = unbounded();
+        let (stop, stopped) = bounded(0);
+        let builder = std::thread::Builder::new().name("ft-disk".into());
+        let thread = builder.spawn(move || serve(&file, &queue, &stopped, &events))?;
+        Ok(Self { operations: Some(operations), stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Makes a file of `sectors` sectors, all zero, where there is none.
+    ///
+    /// # Errors
+    /// The operating system's; a file of another size is [`io::ErrorKind::InvalidData`].
+    pub fn create(path: &Path, sectors: u64) -> io::Result<()> {
+        let bytes = sectors * SECTOR_BYTES;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.metadata()?.len() {
+            0 => file.set_len(bytes),
+            len if len == bytes => Ok(()),
+            len => {
+                let text = format!("it has {len} bytes and the machine's disk {bytes}: change one of them");
+                Err(io::Error::new(io::ErrorKind::InvalidData, text))
+            }
+        }
+    }
+
+    /// Begins an operation; its completion comes as an event.
+    pub fn submit(&self, operation: Effect) {
+        if let Some(operations) = &self.operations {
+            // Fails only where the thread has died with a panic, which ends the process anyway.
+            let _ = operations.send(operation);
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.stop.take();
+        self.operations.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(file: &File, queue: &Receiver<Effect>, stopped: &Receiver<()>, events: &Sender<Event>) {
+    loop {
+        crossbeam::channel::select_biased! {
+            recv(stopped) -> _ => return,
+            recv(queue) -> operation => {
+                let Ok(operation) = operation else { return };
+                let Some(id) = operation.op else { continue };
+                let (status, data) = match carry_out(file, &operation) {
+                    Ok(data) => (OK, data),
+                    Err(error) => {
+                        tracing::error!(kind = ?operation.kind, %error, "the disk failed an operation; the guest is told");
+                        (IO_ERROR, Bytes::new())
+                    }
+                };
+                let done = Event::BlockDone { device: operation.device, id: id.0, status, data };
+                if events.send(done).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn carry_out(file: &File, operation: &Effect) -> io::Result<Bytes> {
+    let payload = &operation.payload[..];
+    match operation.kind {
+        EffectKind::BlockRead => {
+            let (sector, rest) = take_u64(payload)?;
+            let len = rest.try_into().map(u32::from_le_bytes).map_err(|_| malformed())?;
+            let mut data = vec![0; len as usize];
+            file.read_exact_at(&mut data, offset(sector)?)?;
+            Ok(data.into())
+        }
+        EffectKind::BlockWrite => {
+            let (sector, data) = take_u64(payload)?;
+            file.write_all_at(data, offset(sector)?)?;
+            Ok(Bytes::new())
+        }
+        EffectKind::BlockFlush => file.sync_data().map(|()| Bytes::new()),
+        _ => Err(malformed()),
+    }
+}
+
+fn take_u64(bytes: &[u8]) -> io::Result<(u64, &[u8])> {
+    let (word, rest) = bytes.split_first_chunk().ok_or_else(malformed)?;
+    Ok((u64::from_le_bytes(*word), rest))
+}
+
+fn offset(sector: u64) -> io::Result<u64> {
+    sector.checked_mul(SECTOR_BYTES).ok_or_else(malformed)
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "an operation that the device should not have let through")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use ft_core::effect::OpId;
+    use std::time::Duration;
+
+    fn operation(kind: EffectKind, id: u64, payload: &[u8]) -> Effect {
+        Effect { kind, device: 0, op: Some(OpId(id)), payload: Bytes::copy_from_slice(payload) }
+    }
+
+    fn done(events: &Receiver<Event>) -> (u64, u8, Bytes) {
+        match events.recv_timeout(Duration::from_secs(30)).unwrap() {
+            Event::BlockDone { id, status, data, .. } => (id, status, data),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn operations_are_carried_out_in_order_and_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        Disk::create(&path, 8).unwrap();
+        let (send, events) = unbounded();
+        let disk = Disk::open(&path, send).unwrap();
+        let write = [&3u64.to_le_bytes()[..], &[7; 512]].concat();
+        let read = [&3u64.to_le_bytes()[..], &512u32.to_le_bytes()].concat();
+        disk.submit(operation(EffectKind::BlockWrite, 1, &write));
+        disk.submit(operation(EffectKind::BlockFlush, 2, b""));
+        disk.submit(operation(EffectKind::BlockRead, 3, &read));
+        let beyond = [&8u64.to_le_bytes()[..], &512u32.to_le_bytes()].concat();
+        disk.submit(operation(EffectKind::BlockRead, 4, &beyond));
+        assert_eq!(done(&events), (1, OK, Bytes::new()));
+        assert_eq!(done(&events), (2, OK, Bytes::new()));
+        assert_eq!(done(&events), (3, OK, Bytes::from(vec![7; 512])));
+        assert_eq!(done(&events), (4, IO_ERROR, Bytes::new()));
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, b"something else").unwrap();
+        assert_eq!(Disk::create(&path, 8).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(std::fs::read(&path).unwrap(), b"something else");
+    }
+}

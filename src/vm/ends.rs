@@ -1,0 +1,173 @@
+//! The host ends of a VM's devices: attached while this copy is live, and only then.
+//!
+//! Invariant: before [`Notice::Live`] nothing of the outside world is touched. After it, what is released is carried out in order for each
+//! device, and what comes back enters the machine as an event.
+
+use super::disk::Disk;
+use super::report::{Report, Reporter};
+use crate::driver::{Backend, Status};
+use crate::lan::{Endpoint, Mac, Port};
+use crate::recording::{RecordingError, RecordingWriter};
+use crossbeam::channel::{Sender, TrySendError};
+use ft_core::Event;
+use ft_core::effect::{Effect, EffectKind, Numbered};
+use ft_core::frame::Frame;
+use ft_core::replica::Notice;
+use std::path::{Path, PathBuf};
+
+/// Most random bytes that a guest is given at once.
+const ENTROPY_BYTES_MAX: usize = 4096;
+
+/// What the ends are attached to.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    /// The switch's socket, and the machine's address.
+    pub net: Option<(PathBuf, [u8; 6])>,
+    /// The disk's file.
+    pub disk: Option<PathBuf>,
+}
+
+/// The host ends.
+pub struct HostEnds {
+    outside: Outside,
+    events: Sender<Event>,
+    reporter: Reporter,
+    recording: Option<RecordingWriter>,
+    attached: Attached,
+    /// Dropped when the machine is off: nothing is left to be run.
+    running: Option<Sender<()>>,
+}
+
+#[derive(Default)]
+struct Attached {
+    net: Option<Port>,
+    disk: Option<Disk>,
+}
+
+impl HostEnds {
+    /// Ends that put what comes in into `events`, and drop `running` once the machine is off.
+    pub fn new(
+        outside: Outside,
+        events: Sender<Event>,
+        reporter: Reporter,
+        recording: Option<RecordingWriter>,
+        running: Sender<()>,
+    ) -> Self {
+        Self { outside, events, reporter, recording, attached: Attached::default(), running: Some(running) }
+    }
+
+    fn attach(&mut self) {
+        if let Some((socket, mac)) = &self.outside.net {
+            match plug_in(socket, self.events.clone()) {
+                Ok(port) => {
+                    port.announce(Mac(*mac));
+                    self.attached.net = Some(port);
+                }
+                Err(reason) => {
+                    self.give_up(format!("cannot reach the switch at {}: {reason}", socket.display()))
+                }
+            }
+        }
+        if let Some(path) = &self.outside.disk {
+            match Disk::open(path, self.events.clone()) {
+                Ok(disk) => self.attached.disk = Some(disk),
+                Err(error) => self.give_up(format!("cannot open the disk {}: {error}", path.display())),
+            }
+        }
+    }
+
+    /// The machine cannot be served here: this copy ends, and the other side takes over.
+    fn give_up(&mut self, reason: String) {
+        self.reporter.say(Report::Failed { reason });
+        self.running = None;
+    }
+
+    fn handle_power(&mut self, payload: &[u8]) {
+        let what = match payload {
+            // That has happened inside; the machine goes on.
+            [1] => return self.reporter.say(Report::Power { what: "reset".into() }),
+            [2] => "power off".into(),
+            crash => String::from_utf8_lossy(crash).into_owned(),
+        };
+        self.reporter.say(Report::Power { what });
+        self.running = None;
+    }
+
+    fn give_entropy(&self, effect: &Effect) {
+        let asked = effect.payload.first_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+        let mut bytes = vec![0; asked.min(ENTROPY_BYTES_MAX)];
+        match getrandom::fill(&mut bytes) {
+            Ok(()) => drop(self.events.send(Event::Entropy(bytes.into()))),
+            Err(error) => tracing::error!(%error, "no random bytes from this host; the guest waits"),
+        }
+    }
+}
+
+impl Backend for HostEnds {
+    fn release(&mut self, Numbered { effect, .. }: Numbered) {
+        match effect.kind {
+            EffectKind::Net => {
+                if let Some(port) = &self.attached.net {
+                    port.send(&effect.payload);
+                }
+            }
+            EffectKind::BlockRead | EffectKind::BlockWrite | EffectKind::BlockFlush => {
+                if let Some(disk) = &self.attached.disk {
+                    disk.submit(effect);
+                }
+            }
+            EffectKind::Console => {
+                let text = String::from_utf8_lossy(&effect.payload).into_owned();
+                self.reporter.say(Report::Console { device: effect.device, text });
+            }
+            EffectKind::EntropyRead => self.give_entropy(&effect),
+            EffectKind::Power => self.handle_power(&effect.payload),
+            EffectKind::Vendor(_) => {}
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        if let Notice::Live(_) = notice {
+            self.attach();
+        }
+        self.reporter.say(Report::from(notice));
+    }
+
+    fn status(&mut self, status: &Status) {
+        self.reporter.say(Report::from(status));
+    }
+
+    fn sealed(&mut self, frame: &Frame) {
+        let Some(recording) = &mut self.recording else { return };
+        if let Err(error) = recording.append(frame) {
+            // A recording is worth less than the machine.
+            let reason = describe(&error);
+            tracing::error!(%reason, "the recording ends here; the machine goes on");
+            self.reporter.say(Report::RecordingFailed { reason });
+            self.recording = None;
+        }
+    }
+}
+
+/// Connects to the switch; a thread hands on what comes from there until the port is dropped.
+fn plug_in(socket: &Path, events: Sender<Event>) -> Result<Port, String> {
+    let port = Port::connect(Endpoint::Unix(socket.into())).map_err(|error| error.to_string())?;
+    let frames = port.frames().clone();
+    let hand_on = move || {
+        for frame in frames {
+            // A full inbox drops the frame, as a full network card would.
+            if let Err(TrySendError::Disconnected(_)) = events.try_send(Event::Net { device: 0, frame }) {
+                return;
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("ft-net-in".into()).spawn(hand_on);
+    started.map(|_| port).map_err(|error| error.to_string())
+}
+
+fn describe(error: &RecordingError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

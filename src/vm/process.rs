@@ -1,0 +1,326 @@
+//! One copy of a VM on one host.
+
+use super::config::{Cluster, GuestKind, Host, VmFile};
+use super::disk::Disk;
+use super::ends::{HostEnds, Outside};
+use super::recipe::{Recipe, RecipeError};
+use super::report::{Report, Reporter};
+use crate::arbiter::DirArbiter;
+use crate::driver::{Driver, now};
+use crate::recording::{RecordingError, RecordingWriter};
+use crossbeam::channel::{Receiver, bounded};
+use ft_core::arbiter::{Arbiter, ClaimOutcome, MemoryArbiter};
+use ft_core::config::Config;
+use ft_core::error::{HaltReason, Misuse};
+use ft_core::frame::LogEnd;
+use ft_core::message::{PROTOCOL_VERSION, Profile};
+use ft_core::node::Node;
+use ft_core::replica;
+use ft_core::segment::SegmentHeader;
+use ft_core::units::{HostId, NodeId, Session, Term, Tick};
+use ft_net::identity::{DAY, IdentityError};
+use ft_net::{ClusterCa, Identity, LinkConfig, NetError, NetEvent, Network, NetworkConfig, Peer};
+use ft_vmm::board::{BoardConfig, DiskConfig};
+use ft_vmm::boot::{BootSource, Protocol};
+use ft_vmm::guest_image::BUILT_IN;
+use ft_vmm::machine::{Vm, VmConfig, VmError};
+use ft_vmm::soft::SoftVcpu;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+use thiserror::Error;
+
+/// Events of the host ends that wait for the machine's thread.
+const EVENTS_MAX: usize = 4096;
+
+/// What a copy begins as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// The only copy there is, with nobody to share it with.
+    Alone,
+    /// The first copy, on this host.
+    Primary {
+        /// This host's number.
+        host: u64,
+    },
+    /// A further copy.
+    Secondary {
+        /// This host's number.
+        host: u64,
+        /// Where the primary is; `None`: where the arbiter says that the last term's owner is.
+        primary: Option<u64>,
+    },
+}
+
+/// How a copy is run.
+pub struct Options {
+    /// What it begins as.
+    pub begin: Begin,
+    /// Limits and intervals of the pair.
+    pub config: Config,
+    /// Where a recording of the live log is made, if one is.
+    pub record: Option<PathBuf>,
+    /// Who is told what happens.
+    pub reporter: Reporter,
+    /// Closed when the copy is to end.
+    pub stop: Receiver<()>,
+}
+
+/// Why a copy cannot be run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A file that it needs.
+    #[error("cannot {doing} {path}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The VM's file has no hosts.
+    #[error("the VM's file has no [cluster]: add one, or use `ft run`, which does not protect it")]
+    NoCluster,
+    /// This host is not in the VM's file.
+    #[error("host {id} is not among the cluster's hosts: {known}")]
+    NoSuchHost {
+        /// Which was asked for.
+        id: u64,
+        /// Which there are.
+        known: String,
+    },
+    /// A host's name is not one.
+    #[error("host {id}: {reason}")]
+    HostName {
+        /// Which.
+        id: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nobody has run the VM yet.
+    #[error("nobody owns a term of this VM: start its primary first, or name it with --primary")]
+    NoPrimary,
+    /// This host's credentials.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The machine.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// The recording.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// The machine's description for the recording.
+    #[error(transparent)]
+    Recipe(Box<RecipeError>),
+    /// The configuration of the pair.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// No random numbers.
+    #[error("this host gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// No thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+impl From<RecipeError> for RunError {
+    fn from(error: RecipeError) -> Self {
+        Self::Recipe(Box::new(error))
+    }
+}
+
+/// What a VM file stands for, with its images read.
+///
+/// # Errors
+/// [`RunError::File`].
+pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
+    let read = |path: &Path| {
+        let bytes =
+            std::fs::read(path).map_err(|source| RunError::File { doing: "read", path: path.into(), source });
+        bytes.map(Arc::<[u8]>::from)
+    };
+    let image = file.guest.image.as_deref().map(read).transpose()?;
+    let initrd = file.guest.initrd.as_deref().map(read).transpose()?;
+    let protocol = if file.guest.kind == GuestKind::Linux { Protocol::Linux } else { Protocol::Flat };
+    let boot = BootSource {
+        protocol,
+        image: image.unwrap_or_else(|| BUILT_IN.into()),
+        initrd,
+        command_line: file.guest.command_line.clone(),
+    };
+    let board = BoardConfig {
+        mac: file.net.as_ref().map(|net| net.mac.0),
+        disk: file.disk.as_ref().map(|disk| DiskConfig { sectors: disk.mib << 11, read_only: false }),
+        console: true,
+        entropy: true,
+        ..BoardConfig::default()
+    };
+    Ok(VmConfig { ram_bytes: file.ram_mib << 20, boot, board })
+}
+
+/// What both sides must have in common to be a pair (R10).
+pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
+    Profile {
+        protocol: PROTOCOL_VERSION,
+        build: env!("CARGO_PKG_VERSION").into(),
+        vm: file.name.clone(),
+        config: vm.digest(),
+        cpu: format!("soft {:016x}", SoftVcpu::cpu_model()),
+        tick: "soft".into(),
+        ..Profile::default()
+    }
+}
+
+/// Runs a copy until it is over, and says why; `None` where it was stopped, or the guest turned the machine off.
+///
+/// # Errors
+/// [`RunError`]: nothing was begun, or nothing is left of what was.
+pub fn run(file: &VmFile, options: Options) -> Result<Option<HaltReason>, RunError> {
+    let Options { begin, mut config, record, reporter, stop } = options;
+    config.record = record.is_some();
+    let vm = vm_config(file)?;
+    let profile = profile(file, &vm);
+    let place = Place::of(file, begin)?;
+    let (network, net_events) = place.network()?;
+    reporter.say(Report::Listening { address: network.address().to_string() });
+    let id = place.node;
+    let identity = replica::Identity { node: id, profile: profile.clone(), config };
+    let (mut arbiter, last) = place.arbiter(&file.name)?;
+    let outside = outside(file)?;
+    let recording = record.map(|path| RecordingWriter::create(path, &header(profile))).transpose()?;
+    let node = match begin {
+        Begin::Alone | Begin::Primary { .. } => {
+            let after = last.map_or(Term(0), |(term, _)| term);
+            Node::create(now(), identity, after, Vm::new(vm, SoftVcpu::new())?)?
+        }
+        Begin::Secondary { primary, .. } => {
+            let owner = primary.map(HostId).or(last.map(|(_, owner)| owner.host));
+            let primary = owner.ok_or(RunError::NoPrimary)?;
+            Node::join(now(), identity, primary, Session(id.incarnation), Vm::blank(vm, SoftVcpu::new())?)?
+        }
+    };
+    let (events, inputs) = bounded(EVENTS_MAX);
+    if recording.is_some() && !matches!(begin, Begin::Secondary { .. }) {
+        // There is room: nobody else has the channel yet.
+        let _ = events.send(Recipe::event(file)?);
+    }
+    let (running, off) = bounded(0);
+    let ends = HostEnds::new(outside, events, reporter, recording, running);
+    let arbiter = move |term, node| arbiter.claim(term, node);
+    let mut driver = Driver::new(node, id, ends, (network, net_events), inputs, Asked(arbiter))
+        .map_err(RunError::Thread)?;
+    let over = driver.run(&either(stop, off).map_err(RunError::Thread)?)?;
+    Ok(over)
+}
+
+/// An arbiter that is a function.
+struct Asked<F>(F);
+
+impl<F: FnMut(Term, NodeId) -> ClaimOutcome> Arbiter for Asked<F> {
+    fn claim(&mut self, term: Term, node: NodeId) -> ClaimOutcome {
+        (self.0)(term, node)
+    }
+}
+
+/// A channel that is closed when either of two is.
+fn either(a: Receiver<()>, b: Receiver<()>) -> io::Result<Receiver<()>> {
+    let (open, closed) = bounded::<()>(0);
+    let wait = move || {
+        crossbeam::channel::select! {
+            recv(a) -> _ => {}
+            recv(b) -> _ => {}
+        }
+        drop(open);
+    };
+    std::thread::Builder::new().name("ft-stop".into()).spawn(wait)?;
+    Ok(closed)
+}
+
+fn header(profile: Profile) -> SegmentHeader {
+    SegmentHeader { profile, start: LogEnd::default(), start_tick: Tick(0) }
+}
+
+fn outside(file: &VmFile) -> Result<Outside, RunError> {
+    if let Some(disk) = &file.disk {
+        let failed = |source| RunError::File { doing: "use the disk", path: disk.path.clone(), source };
+        Disk::create(&disk.path, disk.mib << 11).map_err(failed)?;
+    }
+    Ok(Outside {
+        net: file.net.as_ref().map(|net| (net.switch.clone(), net.mac.0)),
+        disk: file.disk.as_ref().map(|disk| disk.path.clone()),
+    })
+}
+
+/// This process's place among the hosts.
+struct Place<'a> {
+    node: NodeId,
+    cluster: Option<(&'a Cluster, &'a Host)>,
+}
+
+impl<'a> Place<'a> {
+    fn of(file: &'a VmFile, begin: Begin) -> Result<Self, RunError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(RunError::Random)?;
+        // One bit less, so that it stays a counter of the protocol.
+        let incarnation = u64::from_le_bytes(random) >> 2;
+        let id = match begin {
+            Begin::Alone => {
+                return Ok(Self { node: NodeId { host: HostId(0), incarnation }, cluster: None });
+            }
+            Begin::Primary { host } | Begin::Secondary { host, .. } => host,
+        };
+        let cluster = file.cluster.as_ref().ok_or(RunError::NoCluster)?;
+        let known = || cluster.hosts.iter().map(|host| host.id.to_string()).collect::<Vec<_>>().join(", ");
+        let host = cluster.hosts.iter().find(|host| host.id == id);
+        let host = host.ok_or_else(|| RunError::NoSuchHost { id, known: known() })?;
+        Ok(Self { node: NodeId { host: HostId(id), incarnation }, cluster: Some((cluster, host)) })
+    }
+
+    fn network(&self) -> Result<(Network, Receiver<NetEvent>), RunError> {
+        let NodeId { host, incarnation } = self.node;
+        let (identity, listen, peers) = match self.cluster {
+            Some((cluster, own)) => {
+                (Identity::load(&cluster.credentials)?, own.address, self.peers(cluster)?)
+            }
+            // Nobody will call: an identity for the port, and no peers.
+            None => (throw_away()?, ([127, 0, 0, 1], 0).into(), BTreeMap::new()),
+        };
+        let link = LinkConfig::default();
+        Ok(Network::start(identity, NetworkConfig { host, incarnation, listen, peers, link })?)
+    }
+
+    fn peers(&self, cluster: &Cluster) -> Result<BTreeMap<HostId, Peer>, RunError> {
+        let others = cluster.hosts.iter().filter(|host| HostId(host.id) != self.node.host);
+        let peer = |host: &Host| {
+            let wrong = |error: IdentityError| RunError::HostName { id: host.id, reason: error.to_string() };
+            let name = host.name.parse().map_err(wrong)?;
+            Ok((HostId(host.id), Peer { name, address: host.address }))
+        };
+        others.map(peer).collect()
+    }
+
+    /// The arbiter, and who owns the last term.
+    fn arbiter(&self, vm: &str) -> Result<(Box<dyn Arbiter + Send>, Option<(Term, NodeId)>), RunError> {
+        let Some((cluster, _)) = self.cluster else {
+            return Ok((Box::new(MemoryArbiter::default()), None));
+        };
+        let path = &cluster.arbiter;
+        let failed =
+            |source| RunError::File { doing: "use the arbiter's directory", path: path.clone(), source };
+        let arbiter = DirArbiter::open(path, vm).map_err(failed)?;
+        let last = arbiter.last().map_err(failed)?;
+        Ok((Box::new(arbiter), last))
+    }
+}
+
+fn throw_away() -> Result<Identity, RunError> {
+    let ca = ClusterCa::generate("alone", 2 * DAY, SystemTime::now())?;
+    let name = "alone".parse()?;
+    Ok(ca.issue(&name, DAY)?.identity()?)
+}
