@@ -1,33 +1,44 @@
-//! Which instructions are tried, and which are not judged.
+//! Which instructions are tried, and what is not judged of them.
 //!
-//! Not judged, because the two sides rightly differ or the native one must not run them:
+//! The native side must not run these, wherever a jump may enter them ([`is_dangerous`]):
 //!
 //! | what | why |
 //! |---|---|
 //! | SYSCALL, SYSENTER, INT 0x80 | would ask this host's kernel for something |
-//! | VMCALL, VMMCALL | would ask its hypervisor |
-//! | INVLPGB and others of 0F 01 with a register operand | the same bytes' neighbours; all of group 7 stays away |
+//! | 0F 01: VMCALL, VMMCALL, SWAPGS, SGDT, SMSW, INVLPG, XGETBV and their neighbours | would ask its hypervisor, or tell about the host |
+//!
+//! A case that executes one of these is skipped if its sides differ ([`refusal`]); whether it does is seen by stepping the emulated side:
+//!
+//! | what | why |
+//! |---|---|
 //! | RDTSC, RDTSCP, RDPMC, RDPID, RDPRU, RDRAND, RDSEED, CPUID | answers are the host's |
-//! | SLDT, STR, SMSW, SGDT, SIDT, LAR, LSL, VERR, VERW | the host's descriptor tables |
-//! | loads of segment registers, far branches, IRET | the host's descriptor tables |
-//! | RDFSBASE, WRFSBASE, XSAVE, XRSTOR, XGETBV | CR4 is the host's |
-//! | VEX, EVEX, XOP, 3DNow!, and any extension that the guest's CPUID does not report | present on the host only |
+//! | SLDT, STR, LAR, LSL, VERR, VERW, loads of segment registers, far branches, IRET | the host's descriptor tables |
+//! | RDFSBASE, WRFSBASE, XSAVE, XRSTOR | CR4 is the host's |
+//! | VEX, EVEX, 3DNow!, and any extension that the guest's CPUID does not report | present on the host only |
+//! | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1, RCPPS, RSQRTPS and scalar forms | approximations: they differ between CPU models |
 //! | INT1 | virtualised AMD hosts report it before the instruction, not after |
 //! | 0F 0D with a register operand | undefined on AMD, NOP on Intel |
+//! | MOVSXD from memory to 16 bits | AMD reads four bytes, Intel two |
 //! | near branches with prefix 66 | AMD truncates RIP to 16 bits, Intel ignores the prefix |
 //! | LOOPE and LOOPNE with prefix F2 or F3 | AMD takes the prefix for the condition |
-//! | the x87's last instruction and operand, in memory and registers | AMD keeps them for each instruction, Intel partly |
-//! | which byte of a large operand (FXSAVE, FNSAVE and the like) a page fault names | AMD touches the last one first |
-//! | which operand of CMPS faults when both do | AMD's REPE CMPSB touches RSI first, its other forms RDI |
-//! | MXCSR.MM, and MXCSR_MASK as FXSAVE writes it | AMD's misaligned SSE mode |
-//! | MASKMOVQ and MASKMOVDQU that fault here and not there | with a mask of zero, CPUs may fault or not |
+//! | MASKMOVQ and MASKMOVDQU that fault on the native side | with a mask of zero, CPUs may fault or not |
+//! | CMPS whose operands both fault | AMD's REPE CMPSB touches RSI first, its other forms RDI |
+//! | what sets MXCSR.MM | AMD's misaligned SSE mode; the guest has none |
+//! | whatever uses a flag or result that is undefined | see [`undefined`](super::undefined) |
+//! | alignment checks (#AC) | the software vCPU has none |
+//! | sequences of more than 40,000 ticks | loops |
+//!
+//! These parts of an outcome are not compared:
+//!
+//! | what | why |
+//! |---|---|
+//! | flags that are undefined where the case ends | see [`undefined`](super::undefined) |
+//! | the x87's last instruction and operand, in registers and as FXSAVE, FNSAVE and FNSTENV write them | AMD keeps them for each instruction, the software vCPU for exceptions that are not masked |
+//! | which byte a page fault names in FXSAVE, FNSAVE and the like | AMD touches the last one first |
+//! | MXCSR_MASK as FXSAVE writes it | MXCSR.MM again |
 //! | MXCSR.PE beside an overflow or underflow that is not masked | see [`compare`](super::compare) |
 //! | RF in the flags that an exception pushes | only matters to breakpoints |
-//! | alignment checks | the software vCPU has none |
-//! | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1, RCPPS, RSQRTPS and scalar forms | approximations: they differ between CPU models |
-//! | flags after an instruction that leaves them undefined | see [`undefined`](super::undefined) |
-//!
-//! A sequence that executes one of them is counted as skipped; whether it does is seen by stepping the emulated side.
+//! | the P bit of a page fault's error code in the upper half | Linux always sets it |
 
 use super::dice::Dice;
 use iced_x86::{
@@ -222,11 +233,16 @@ fn refusal_of_code(code: Code) -> Option<&'static str> {
     None
 }
 
-fn is_prefetch_of_register(instruction: &Instruction) -> bool {
+/// A prefetch of a register, or MOVSXD from memory to 16 bits.
+fn is_of_a_vendor(instruction: &Instruction) -> bool {
     use Code::{Reservednop_rm16_r16_0F0D, Reservednop_rm32_r32_0F0D, Reservednop_rm64_r64_0F0D};
-    let code = instruction.code();
-    matches!(code, Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D)
-        && instruction.op0_kind() == OpKind::Register
+    match instruction.code() {
+        Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D => {
+            instruction.op0_kind() == OpKind::Register
+        }
+        Code::Movsxd_r16_rm16 => instruction.op1_kind() == OpKind::Memory,
+        _ => false,
+    }
 }
 
 /// A near branch with an operand-size prefix, which decoders of Intel's kind leave out of the code, or LOOPcc with a repeat prefix.
@@ -256,7 +272,7 @@ pub(crate) fn refusal(instruction: &Instruction, bytes: &[u8]) -> Option<&'stati
     if !code.cpuid_features().iter().all(known) {
         return Some("extension");
     }
-    if is_prefetch_of_register(instruction) || has_odd_prefix(instruction, bytes) {
+    if is_of_a_vendor(instruction) || has_odd_prefix(instruction, bytes) {
         return Some("differs between vendors");
     }
     refusal_of_code(code)

@@ -163,7 +163,7 @@ fn falsified_outcomes_are_found() {
     let sabotages: [(&str, Sabotage); 7] = [
         ("rflags", |outcome| outcome.registers.rflags ^= 1 << 10),
         ("rbx", |outcome| outcome.registers.gpr[3] ^= 1 << 63),
-        ("rip", |outcome| outcome.registers.rip += 1),
+        ("rip", |outcome| outcome.registers.rip ^= 1),
         ("vector", |outcome| outcome.vector ^= 1),
         ("mxcsr", |outcome| outcome.fx.0[case::Fx::MXCSR] ^= 1),
         ("xmm15", |outcome| outcome.fx.0[case::Fx::XMM + 255] ^= 1),
