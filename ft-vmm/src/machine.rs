@@ -134,6 +134,11 @@ impl<V: Vcpu> Vm<V> {
         &self.vcpu
     }
 
+    /// What the machine's clock shows, in nanoseconds.
+    pub fn clock_ns(&self) -> u64 {
+        self.board.clock().now(self.vcpu.tick())
+    }
+
     /// Whether it is off, and stays so.
     pub fn is_off(&self) -> bool {
         self.rest.power == Power::Off
@@ -178,7 +183,7 @@ impl<V: Vcpu> Vm<V> {
     }
 
     fn write_sections(&self, writer: &mut SectionWriter) {
-        writer.state("machine", STATE_VERSION, &(self.config.digest(), &self.rest));
+        writer.state("machine", STATE_VERSION, &(V::model(), self.config.digest(), &self.rest));
         writer.state("cpu", STATE_VERSION, &self.vcpu.state());
         let board = self.board.state();
         writer.state("clock", STATE_VERSION, &board.clock);
@@ -197,7 +202,12 @@ impl<V: Vcpu> Vm<V> {
 
     fn read_sections(&mut self, sections: &Sections<'_>) -> Result<(), SectionError> {
         let refused = |name: &str, reason: String| SectionError::Content { name: name.into(), reason };
-        let (config, rest): (u64, Rest) = sections.state("machine", STATE_VERSION)?;
+        let (model, config, rest): (String, u64, Rest) = sections.state("machine", STATE_VERSION)?;
+        if model != V::model() {
+            let reason =
+                format!("it is of a machine with the processor {model:?}; this one has {:?}", V::model());
+            return Err(refused("machine", reason));
+        }
         let ours = self.config.digest();
         if config != ours {
             let reason =

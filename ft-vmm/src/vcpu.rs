@@ -60,6 +60,9 @@ pub trait Vcpu: Sized {
     /// What no guest should be able to cause: a host error, or an instruction that this backend cannot run at all.
     fn run(&mut self, ram: &Ram, platform: &mut impl Platform, until: Tick) -> Result<VcpuStop, Fault>;
 
+    /// Names what the guest can see of the processor: copies and snapshots go from one vCPU to another of the same name only (R10).
+    fn model() -> String;
+
     /// Ticks since the machine was made.
     fn tick(&self) -> Tick;
 

@@ -25,6 +25,7 @@ use ft_vmm::boot::{BootSource, Protocol};
 use ft_vmm::guest_image::BUILT_IN;
 use ft_vmm::machine::{Vm, VmConfig, VmError};
 use ft_vmm::soft::SoftVcpu;
+use ft_vmm::vcpu::Vcpu as _;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -171,7 +172,7 @@ pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
         build: env!("CARGO_PKG_VERSION").into(),
         vm: file.name.clone(),
         config: vm.digest(),
-        cpu: format!("soft {:016x}", SoftVcpu::cpu_model()),
+        cpu: SoftVcpu::model(),
         tick: "soft".into(),
         ..Profile::default()
     }

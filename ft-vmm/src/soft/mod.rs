@@ -86,11 +86,6 @@ impl SoftVcpu {
     pub fn new() -> Self {
         Self { cpu: Cpu::new(&reset_state()), blocks: Blocks::new() }
     }
-
-    /// Identifies what the guest can see of the processor: both sides of a pair must have the same.
-    pub fn cpu_model() -> u64 {
-        cpuid::model()
-    }
 }
 
 impl Vcpu for SoftVcpu {
@@ -107,6 +102,10 @@ impl Vcpu for SoftVcpu {
         cpu.attention |= attention::INTERRUPT | attention::CODE;
         let mut env = Env { ram, host: ram.host(), platform };
         Ok(execute::run(cpu, &mut self.blocks, &mut env))
+    }
+
+    fn model() -> String {
+        format!("soft {:016x}", cpuid::model())
     }
 
     fn tick(&self) -> Tick {
