@@ -216,8 +216,9 @@ fn impossible_states_are_refused() {
 #[test]
 fn descriptors_are_looked_at() {
     // Instruction with AX as selector and ECX as result; selector, ring, ECX and ZF after.
+    type Query = (&'static str, &'static [u8], u64, u16, u64, bool);
     #[rustfmt::skip]
-    let cases: &[(&str, &[u8], u64, u16, u64, bool)] = &[
+    let cases: &[Query] = &[
         ("lar of data", &[0x0f, 0x02, 0xc8], 0x2b, 3, 0x00c0_f300, true),
         ("lar of an inner ring", &[0x0f, 0x02, 0xc8], 0x18, 3, 7, false),
         ("lar of nothing", &[0x0f, 0x02, 0xc8], 0, 0, 7, false),
