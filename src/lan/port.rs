@@ -22,6 +22,11 @@ use std::time::{Duration, Instant};
 const WAKER: Token = Token(0);
 const LINK: Token = Token(1);
 
+/// There is an address, which may be all zeros.
+const HERE: u64 = 1 << 48;
+/// It is to be announced, even if it was before.
+const DUE: u64 = 1 << 49;
+
 /// Waits between attempts to connect: the first, and the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
@@ -76,8 +81,8 @@ struct Shared {
     /// The thread was woken and has not looked yet.
     woken: AtomicBool,
     stop: AtomicBool,
-    /// An address to announce, and bit 48; or 0.
-    announce: AtomicU64,
+    /// The address that is here, with [`HERE`], and with [`DUE`] until it is announced; or 0.
+    address: AtomicU64,
     counters: Counters,
     connected: Mutex<bool>,
     changed: Condvar,
@@ -113,7 +118,7 @@ impl Port {
             waker,
             woken: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            announce: AtomicU64::new(0),
+            address: AtomicU64::new(0),
             counters: Counters::default(),
             connected: Mutex::new(false),
             changed: Condvar::new(),
@@ -156,10 +161,16 @@ impl Port {
         sent
     }
 
-    /// Tells the LAN that `mac` is here now; at once, or as soon as there is a connection.
+    /// Tells the LAN that `mac` is here now; at once or as soon as there is a connection, and again on every connection that
+    /// follows, because what is written to one that is about to break may be lost.
     pub fn announce(&self, mac: Mac) {
-        self.shared.announce.store(pack(mac), Ordering::SeqCst);
+        self.shared.address.store(pack(mac), Ordering::SeqCst);
         self.shared.wake();
+    }
+
+    /// The address is not here any more: later connections do not announce it.
+    pub fn withdraw(&self) {
+        self.shared.address.store(0, Ordering::SeqCst);
     }
 
     /// Whether there is a connection.
@@ -212,8 +223,9 @@ impl Shared {
     }
 }
 
+/// An address that is to be announced.
 fn pack(Mac([a, b, c, d, e, f]): Mac) -> u64 {
-    u64::from_be_bytes([0, 1, a, b, c, d, e, f])
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | HERE | DUE
 }
 
 fn unpack(packed: u64) -> Mac {
@@ -226,6 +238,8 @@ struct Connection {
     reader: FrameReader,
     queue: FrameQueue,
     established: Option<Instant>,
+    /// This connection was told which address is here.
+    announced: bool,
     readable: bool,
     writable: bool,
 }
@@ -290,7 +304,15 @@ impl Plug {
         let mut link = Link::connect(&self.config.endpoint)?;
         self.poll.registry().register(&mut link, LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (reader, queue) = (FrameReader::new(self.config.max_frame), FrameQueue::new(self.config.queue));
-        Ok(Connection { link, reader, queue, established: None, readable: false, writable: false })
+        Ok(Connection {
+            link,
+            reader,
+            queue,
+            established: None,
+            announced: false,
+            readable: false,
+            writable: false,
+        })
     }
 
     fn back_off(&mut self, now: Instant) {
@@ -327,15 +349,15 @@ impl Plug {
 
 impl Connection {
     fn send(&mut self, shared: &Shared, frames: &Receiver<Bytes>) -> io::Result<()> {
-        match shared.announce.swap(0, Ordering::SeqCst) {
-            0 => {}
-            packed if self.queue.push(&announcement(unpack(packed))) => {
-                shared.counters.sent.fetch_add(1, Ordering::Relaxed);
-            }
-            // There is a next turn, because a full queue waits for the switch. A newer address goes first.
-            packed => {
-                let _ = shared.announce.compare_exchange(0, packed, Ordering::SeqCst, Ordering::SeqCst);
-            }
+        let address = shared.address.load(Ordering::SeqCst);
+        let due = address & DUE != 0 || !self.announced;
+        // A full queue waits for the switch to read, and then there is a next turn.
+        if address != 0 && due && self.queue.push(&announcement(unpack(address))) {
+            self.announced = true;
+            shared.counters.sent.fetch_add(1, Ordering::Relaxed);
+            // Unless another one came in between, which then is due itself.
+            let _ =
+                shared.address.compare_exchange(address, address & !DUE, Ordering::SeqCst, Ordering::SeqCst);
         }
         for frame in frames.try_iter() {
             let counters = &shared.counters;
