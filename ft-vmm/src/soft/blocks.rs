@@ -197,14 +197,14 @@ impl Blocks {
         let page = gpa & PAGE;
         let from = Key { gpa: page, rip: 0, mode: 0 };
         let to = Key { gpa: page + PAGE_BYTES as u64, rip: 0, mode: 0 };
-        let mut left = false;
+        let mut left = Vec::new();
         let mut gone = Vec::new();
         for (key, id) in self.by_key.range(from..to) {
             let bytes = self.arena[*id as usize].as_ref().map_or(0, |block| block.bytes);
             if key.gpa < gpa + len && gpa < key.gpa + bytes {
                 gone.push(*key);
             } else {
-                left = true;
+                left.push((key.gpa, bytes));
             }
         }
         let seconds = self.by_second.get(&page).cloned().unwrap_or_default();
@@ -212,8 +212,10 @@ impl Blocks {
         for key in gone {
             self.remove(key);
         }
-        if !left {
-            cpu.tlb.forget_code(ram, (page / PAGE_BYTES as u64) as usize);
+        // What is left is watched, and no more: data beside code must not be taken for code for ever.
+        cpu.tlb.forget_code(ram, (page / PAGE_BYTES as u64) as usize);
+        for (gpa, bytes) in left {
+            cpu.tlb.watch_code(ram, gpa, bytes);
         }
     }
 

@@ -82,7 +82,7 @@ fn straddling(
     if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
         return Err(cpu.raise_gp());
     }
-    let mut op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes) };
+    let mut op = Op { last: true, ..decode::op(cpu.mode, &instruction, &bytes[..instruction.len()]) };
     if instruction.is_invalid() && is_too_long(cpu.mode, &bytes[..room]) {
         op.run = decode::too_long;
     }

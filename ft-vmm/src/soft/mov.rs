@@ -1,7 +1,7 @@
 //! MOV between general registers, memory and immediates; MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, BSWAP, the conversions of the
 //! accumulator, XLAT.
 
-use super::cpu::Cpu;
+use super::cpu::{Cpu, Mode};
 use super::decode::{Decoding, Form};
 use super::op::{Env, Flow, HIGH, Op, RAX, RBX, RDX, Run};
 use super::word::{Word, by_size};
@@ -300,6 +300,7 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
             }
             _ => None,
         },
+        Mnemonic::Pause => decode_pause(decoding),
         Mnemonic::Bswap => decoding.run(by_size!(bytes, bswap)),
         Mnemonic::Cbw => decode_widen(decoding, 2, widen::<u8>),
         Mnemonic::Cwde => decode_widen(decoding, 4, widen::<u16>),
@@ -313,6 +314,19 @@ pub(crate) fn decode(decoding: &mut Decoding<'_>) -> Option<()> {
         _ if is_cmov(mnemonic) => decode_cmov(decoding, condition(decoding)?),
         _ => None,
     }
+}
+
+/// F3 90 is PAUSE, but with REX.B it is XCHG R8, RAX: the repetition prefix means nothing then.
+fn decode_pause(decoding: &mut Decoding<'_>) -> Option<()> {
+    let (_, prefixes) = decoding.bytes.split_last()?;
+    let rex = prefixes.last().filter(|byte| decoding.mode == Mode::Bits64 && **byte & 0xf1 == 0x41)?;
+    let bytes = match (rex & 8 != 0, prefixes.contains(&0x66)) {
+        (true, _) => 8,
+        (_, true) => 2,
+        _ => 4,
+    };
+    (decoding.op.dst, decoding.op.src) = (8, RAX);
+    decoding.run(by_size!(bytes, xchg_reg_reg))
 }
 
 fn salc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Run<Flow> {
