@@ -115,3 +115,75 @@ fn r6_a_short_cut_is_bridged_without_a_failover() {
     assert!(cluster.hosts.running().values().all(|host| host.protected));
     cluster.finish(load);
 }
+
+/// Redis's own benchmark, through a failover. It stops at the first error of a connection.
+#[test]
+fn redis_benchmark_runs_through_a_failover() {
+    let Ok(found) = std::process::Command::new("redis-benchmark").arg("--version").output() else {
+        eprintln!("skipped: redis-benchmark is not installed (Debian: redis-tools)");
+        return;
+    };
+    assert!(found.status.success());
+    let mut cluster = Cluster::protected();
+    let port = cluster.hosts.service().port().to_string();
+    let mut benchmark = std::process::Command::new("redis-benchmark")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-c",
+            "20",
+            "-n",
+            "40000",
+            "-t",
+            "set,get,incr",
+            "-r",
+            "1000",
+            "--csv",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    cluster.wait_for_keys(100);
+    cluster.kill_live();
+    assert!(benchmark.try_wait().unwrap().is_none(), "it was killed in the middle");
+    let output = benchmark.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for test in ["SET", "GET", "INCR"] {
+        assert!(said.contains(&format!("\"{test}\"")), "{said}");
+    }
+    assert!(!said.to_lowercase().contains("error"), "{said}");
+}
+
+/// What the primary recorded until it was killed is replayed to the last whole frame, every digest and effect compared.
+#[test]
+fn the_log_of_a_killed_primary_is_replayed() {
+    let (mut cluster, recording) = Cluster::recorded();
+    let load = cluster.load();
+    cluster.run_for_ops(&load, 2000);
+    cluster.kill_live();
+    cluster.run_for_ops(&load, 200);
+    let ft = |command: &str| {
+        let mut ft = std::process::Command::new(env!("CARGO_BIN_EXE_ft"));
+        let output = ft.arg(command).arg(&recording).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let (replayed, inspected) = (ft("replay"), ft("inspect"));
+    assert!(replayed["effects"].as_u64().unwrap() > 100, "{replayed}");
+    assert_eq!(replayed["records"], inspected["last_seq"]);
+    assert_eq!(replayed["instructions"], inspected["last_tick"]);
+    // One bit is enough to be refused, with the place.
+    let mut bytes = std::fs::read(&recording).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&recording, bytes).unwrap();
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_ft")).arg("replay").arg(&recording).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("byte"), "{output:?}");
+    cluster.finish(load);
+}

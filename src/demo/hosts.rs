@@ -94,13 +94,16 @@ pub struct HostState {
     pub protected: bool,
 }
 
+/// A host's life, and what it said.
+type Said = (u64, Heard);
+
 /// The cluster.
 pub struct Hosts {
     config: HostsConfig,
     switch: Switch,
     service: SocketAddr,
     running: BTreeMap<u64, HostState>,
-    heard: (Sender<(u64, Heard)>, Receiver<(u64, Heard)>),
+    heard: (Sender<Said>, Receiver<Said>),
     /// Tells reports of a host's lives apart.
     lives: u64,
     addresses: BTreeMap<u64, SocketAddr>,

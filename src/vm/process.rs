@@ -118,7 +118,7 @@ pub enum RunError {
     Recording(#[from] RecordingError),
     /// The machine's description for the recording.
     #[error(transparent)]
-    Recipe(Box<RecipeError>),
+    Recipe(#[from] RecipeError),
     /// The configuration of the pair.
     #[error(transparent)]
     Misuse(#[from] Misuse),
@@ -128,12 +128,6 @@ pub enum RunError {
     /// No thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-}
-
-impl From<RecipeError> for RunError {
-    fn from(error: RecipeError) -> Self {
-        Self::Recipe(Box::new(error))
-    }
 }
 
 /// What a VM file stands for, with its images read.
@@ -258,6 +252,9 @@ fn outside(file: &VmFile) -> Result<Outside, RunError> {
     })
 }
 
+/// One that outlives this process, or one of its own.
+type AnyArbiter = Box<dyn Arbiter + Send>;
+
 /// This process's place among the hosts.
 struct Place<'a> {
     node: NodeId,
@@ -307,7 +304,7 @@ impl<'a> Place<'a> {
     }
 
     /// The arbiter, and who owns the last term.
-    fn arbiter(&self, vm: &str) -> Result<(Box<dyn Arbiter + Send>, Option<(Term, NodeId)>), RunError> {
+    fn arbiter(&self, vm: &str) -> Result<(AnyArbiter, Option<(Term, NodeId)>), RunError> {
         let Some((cluster, _)) = self.cluster else {
             return Ok((Box::new(MemoryArbiter::default()), None));
         };

@@ -20,7 +20,7 @@ pub enum RecipeError {
     Malformed(String),
     /// An image that is not there.
     #[error(transparent)]
-    Image(#[from] RunError),
+    Image(Box<RunError>),
     /// Something of it has changed.
     #[error(
         "the recording is of another machine: its {field} is {recorded}, and here it would be {here}; \
@@ -34,6 +34,12 @@ pub enum RecipeError {
         /// As here.
         here: String,
     },
+}
+
+impl From<Box<RunError>> for RecipeError {
+    fn from(error: Box<RunError>) -> Self {
+        Self::Image(error)
+    }
 }
 
 impl Recipe {
@@ -61,7 +67,7 @@ impl Recipe {
     /// # Errors
     /// [`RecipeError`].
     pub fn vm_config(&self, recorded: &Profile) -> Result<VmConfig, RecipeError> {
-        let config = process::vm_config(&self.0)?;
+        let config = process::vm_config(&self.0).map_err(Box::new)?;
         let here = process::profile(&self.0, &config);
         let fields = [
             ("build", recorded.build.clone(), here.build),

@@ -5,6 +5,7 @@ use ft::demo::{Hosts, HostsConfig};
 use ft::load::{Load, LoadConfig};
 use ft::vm::report::Report;
 use nix::sys::signal::Signal;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What takes longer has failed.
@@ -14,20 +15,39 @@ pub(crate) struct Cluster {
     pub(crate) hosts: Hosts,
     relay: Option<Relay>,
     _dir: tempfile::TempDir,
+    /// Removed at the end.
+    keeps: Vec<PathBuf>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for dir in &self.keeps {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
 }
 
 impl Cluster {
     /// A protected pair on hosts 1 (primary) and 2, whose guest serves.
     pub(crate) fn protected() -> Self {
-        Self::start(false)
+        Self::start(false, Vec::new())
+    }
+
+    /// The same, with the first primary's log recorded to a file.
+    pub(crate) fn recorded() -> (Self, PathBuf) {
+        let dir = tempfile::tempdir().unwrap().keep();
+        let recording = dir.join("log");
+        let mut cluster = Self::start(false, vec!["--record".into(), recording.display().to_string()]);
+        cluster.keeps.push(dir);
+        (cluster, recording)
     }
 
     /// The same, with a relay between the two that can be cut.
     pub(crate) fn relayed() -> Self {
-        Self::start(true)
+        Self::start(true, Vec::new())
     }
 
-    fn start(relayed: bool) -> Self {
+    fn start(relayed: bool, primary_args: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut hosts = Hosts::new(HostsConfig {
             program: env!("CARGO_BIN_EXE_ft").into(),
@@ -36,7 +56,7 @@ impl Cluster {
             command_line: "mode=kv".into(),
             ram_mib: 32,
             disk_mib: 16,
-            primary_args: Vec::new(),
+            primary_args,
         })
         .unwrap();
         // The host with the lower number dials.
@@ -46,7 +66,7 @@ impl Cluster {
         }
         hosts.start_primary(1).unwrap();
         hosts.start_secondary(2, 1).unwrap();
-        let mut cluster = Self { hosts, relay, _dir: dir };
+        let mut cluster = Self { hosts, relay, _dir: dir, keeps: Vec::new() };
         cluster.wait_until("a protected pair", Hosts::is_protected);
         cluster.wait_until("the guest's service", |hosts| hosts.console().contains("ready"));
         cluster
@@ -61,6 +81,15 @@ impl Cluster {
     pub(crate) fn run_for_ops(&mut self, load: &Load, ops: u64) {
         let goal = load.progress().ops + ops;
         self.wait_until("operations of clients", |_| load.progress().ops >= goal);
+    }
+
+    /// Waits until the store has so many keys.
+    pub(crate) fn wait_for_keys(&mut self, keys: u64) {
+        let client = redis::Client::open(format!("redis://{}", self.hosts.service())).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let size = move || redis::cmd("DBSIZE").query::<u64>(&mut connection).unwrap();
+        let size = std::cell::RefCell::new(size);
+        self.wait_until("keys", |_| (size.borrow_mut())() >= keys);
     }
 
     /// Kills the primary, and waits until the other copy is live. Returns whom it killed.
@@ -104,7 +133,7 @@ impl Cluster {
     }
 
     /// Ends the load: everything is read back, and nothing may be missing.
-    pub(crate) fn finish(self, load: Load) {
+    pub(crate) fn finish(&self, load: Load) {
         let report = load.finish();
         assert!(report.ops > 0 && report.is_clean(), "{report:?}");
     }

@@ -56,7 +56,7 @@ impl Summary {
             errors: load.errors,
             lost: load.faults.lost,
             duplicated: load.faults.duplicated,
-            wrong: load.faults.misordered + load.faults.corrupted + load.keys_not_read_back as u64,
+            wrong: load.faults.misordered + load.faults.corrupted + load.keys_not_read_back,
             stories: load.stories,
             failover_client_ms: all(|one| one.client),
             failover_protocol_ms: all(|one| one.protocol),
