@@ -51,7 +51,8 @@ pub(crate) fn case(family: Family, seed: u64) -> Case {
     if matches!(family, Family::Sse | Family::Raw) {
         values::fill_sse(dice, &mut fx);
     }
-    if matches!(family, Family::X87 | Family::Raw) {
+    // Conversions between MMX and XMM meet the x87's state.
+    if matches!(family, Family::X87 | Family::Raw) || family == Family::Sse && dice.chance(20) {
         values::fill_x87(dice, &mut fx);
     }
     let mut case = Case { registers, fx, code: [INT3; CODE_BYTES_MAX], code_len: 0 };
