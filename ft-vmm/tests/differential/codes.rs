@@ -23,6 +23,7 @@
 //! | LOOPE and LOOPNE with prefix F2 or F3 | AMD takes the prefix for the condition |
 //! | MASKMOVQ and MASKMOVDQU that fault on the native side | with a mask of zero, CPUs may fault or not |
 //! | CMPS whose operands both fault | AMD's REPE CMPSB touches RSI first, its other forms RDI |
+//! | what is invalid and runs off the code pages | which of #UD and #PF comes first |
 //! | what sets MXCSR.MM | AMD's misaligned SSE mode; the guest has none |
 //! | whatever uses a flag or result that is undefined | see [`undefined`](super::undefined) |
 //! | alignment checks (#AC) | the software vCPU has none |

@@ -51,7 +51,8 @@ pub(crate) fn case(family: Family, seed: u64) -> Case {
     if matches!(family, Family::Sse | Family::Raw) {
         values::fill_sse(dice, &mut fx);
     }
-    if matches!(family, Family::X87 | Family::Raw) {
+    // Conversions between MMX and XMM meet the x87's state.
+    if matches!(family, Family::X87 | Family::Raw) || family == Family::Sse && dice.chance(20) {
         values::fill_x87(dice, &mut fx);
     }
     let mut case = Case { registers, fx, code: [INT3; CODE_BYTES_MAX], code_len: 0 };
@@ -62,18 +63,22 @@ pub(crate) fn case(family: Family, seed: u64) -> Case {
             _ => sequence(dice, family, &scene, registers.rip),
         };
         if !codes::is_dangerous(&bytes) {
-            case.set_bytes(&bytes);
+            let room = (CODE_END - registers.rip) as usize;
+            case.set_bytes(&bytes[..bytes.len().min(room)]);
             return case;
         }
     }
 }
 
-/// Where the sequence begins: anywhere, now and then just before the second page, or so that it runs off the last one.
+/// First address after the code pages: unmapped.
+const CODE_END: u64 = CODE + (CODE_PAGES * PAGE) as u64;
+
+/// Where the sequence begins: anywhere, now and then just before the second page, or so that it is cut off at the end of the last one.
 fn start(dice: &mut Dice) -> u64 {
-    let end = CODE + (CODE_PAGES * PAGE) as u64;
-    match dice.weighted(&[80, 20]) {
+    match dice.weighted(&[76, 18, 6]) {
         0 => CODE + dice.below(PAGE as u64 / 2),
-        _ => end - PAGE as u64 - dice.below(40),
+        1 => CODE_END - PAGE as u64 - dice.below(40),
+        _ => CODE_END - 1 - dice.below(40),
     }
 }
 

@@ -9,7 +9,15 @@
 //! ```
 //!
 //! What is not judged is listed in [`codes`]; what manuals leave undefined is masked by [`undefined`], along the path that a case really
-//! took.
+//! took. Both were made on an AMD EPYC (family 19h). Where manuals are silent, above all about the order of faults, the software vCPU does
+//! what that one does; on CPUs of other vendors a few mismatches are tolerated.
+//!
+//! ```text
+//! generate (codes, operands, values, dice)  a number -> a case
+//! native, emulated (layout)                 a case -> its outcome
+//! judge (compare, undefined)                two outcomes -> what differs and matters
+//! report (shrink)                           that, for people
+//! ```
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod case;

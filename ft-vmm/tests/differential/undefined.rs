@@ -46,6 +46,9 @@ pub(crate) fn verdict(case: &Case, path: &[Registers], end: &Registers) -> Verdi
         if reads(&instruction) & flags != 0 {
             undefined.excuse = Some("reads what is undefined");
         }
+        if before.rip == end.rip && is_cut_off(&instruction) {
+            undefined.excuse = Some("invalid and cut off");
+        }
         if n + 1 == path.len() && before.rip == end.rip {
             // The one that faulted: it completed nothing.
             undefined.fault_address = moves_state(&instruction);
@@ -104,6 +107,13 @@ fn state_of_its_own(instruction: &Instruction, before: &Registers) -> Vec<(u64, 
     };
     let address = address(instruction, 0, before);
     parts.iter().map(|(first, end)| (address.wrapping_add(*first), address.wrapping_add(*end))).collect()
+}
+
+/// Something that is no instruction, whatever follows, but has its first bytes where the code ends: CPUs see one or the other first.
+fn is_cut_off(instruction: &Instruction) -> bool {
+    const CODE_END: u64 = CODE + (CODE_PAGES * PAGE) as u64;
+    let none = instruction.is_invalid() || matches!(instruction.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1);
+    none && CODE_END.wrapping_sub(instruction.ip()) < 15
 }
 
 fn loads_mxcsr(instruction: &Instruction) -> bool {

@@ -168,7 +168,7 @@ pub(crate) fn fill_sse(dice: &mut Dice, fx: &mut Fx) {
     fx.set_mxcsr(masks | modes | sticky);
 }
 
-/// x87 registers and control word: all exceptions masked four times out of five, and none pending.
+/// x87 registers and control word: all exceptions masked four times out of five, and seldom one pending.
 pub(crate) fn fill_x87(dice: &mut Dice, fx: &mut Fx) {
     for index in 0..8 {
         fx.set_st(index, extended(dice));
@@ -177,9 +177,14 @@ pub(crate) fn fill_x87(dice: &mut Dice, fx: &mut Fx) {
     let modes =
         if dice.chance(50) { dice.bits() as u16 & 0xc00 | *dice.pick(&[0, 0x200, 0x300]) } else { 0x300 };
     fx.set_u16(Fx::CONTROL, masks | modes | 0x40);
-    let sticky = if dice.chance(30) { dice.bits() as u16 & 0x3f & masks } else { 0 };
+    let sticky = match dice.weighted(&[64, 30, 6]) {
+        0 => 0,
+        1 => dice.bits() as u16 & 0x3f & masks,
+        _ => dice.bits() as u16 & 0x3f,
+    };
+    let pending = if sticky & !masks != 0 { 0x8080 } else { 0 };
     let top = (dice.below(8) as u16) << 11;
-    fx.set_u16(Fx::STATUS, top | sticky | dice.bits() as u16 & 0x4700);
+    fx.set_u16(Fx::STATUS, top | sticky | pending | dice.bits() as u16 & 0x4700);
     fx.0[Fx::TAGS] = match dice.weighted(&[4, 3, 1]) {
         0 => 0xff,
         1 => dice.bits() as u8 | dice.bits() as u8,
