@@ -6,7 +6,7 @@
 mod flat;
 mod linux;
 
-use crate::ram::Ram;
+use crate::ram::{RAM_BYTES_MAX, Ram};
 use crate::vcpu::{CpuState, Segment};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -83,13 +83,19 @@ pub fn load(source: &BootSource, ram: &Ram) -> Result<CpuState, BootError> {
 
 /// Loads an ELF file's segments where their physical addresses say. Returns entry point and end.
 fn load_elf(image: &[u8], ram: &Ram) -> Result<(u64, u64), BootError> {
+    try_elf(image, ram).map_err(|error| {
+        // The loader says the same of a file that is none and of one that does not fit: one that would fit into more RAM is one.
+        let fits = Ram::new(RAM_BYTES_MAX).is_ok_and(|most| try_elf(image, &most).is_ok());
+        match fits {
+            true => BootError::Room { what: "the guest", ram_bytes: ram.bytes() },
+            false => BootError::Image { expected: "an x86-64 ELF executable", reason: error.to_string() },
+        }
+    })
+}
+
+fn try_elf(image: &[u8], ram: &Ram) -> linux_loader::loader::Result<(u64, u64)> {
     use linux_loader::loader::{Elf, KernelLoader as _};
-    let wrong = |error: linux_loader::loader::Error| BootError::Image {
-        expected: "an x86-64 ELF executable",
-        reason: error.to_string(),
-    };
-    let mut reader = std::io::Cursor::new(image);
-    let loaded = Elf::load(ram.memory(), None, &mut reader, None).map_err(wrong)?;
+    let loaded = Elf::load(ram.memory(), None, &mut std::io::Cursor::new(image), None)?;
     Ok((loaded.kernel_load.0, loaded.kernel_end))
 }
 

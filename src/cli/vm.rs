@@ -6,7 +6,8 @@ use ft::core::config::Config;
 use ft::core::error::HaltReason;
 use ft::core::units::Span;
 use ft::vm::config::VmFile;
-use ft::vm::process::{self, Begin, Options};
+use ft::vm::ends::Ending;
+use ft::vm::process::{self, Begin, Ended, Options};
 use ft::vm::report::Reporter;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
@@ -92,11 +93,15 @@ fn start(common: Common, begin: Begin) -> CliResult {
     let reporter = if common.json { Reporter::json() } else { Reporter::plain() };
     let config = config(common.heartbeat_ms);
     let options = Options { begin, config, record: common.record, reporter, stop: on_signal()? };
-    let over = process::run(&file, options)?;
-    Ok(match over {
-        None | Some(HaltReason::Requested) => ExitCode::SUCCESS,
-        Some(_) => ExitCode::FAILURE,
-    })
+    match process::run(&file, options)? {
+        Ended::Stopped | Ended::Over(HaltReason::Requested) | Ended::Ending(Ending::PowerOff) => Ok(ExitCode::SUCCESS),
+        // It has been reported.
+        Ended::Over(_) | Ended::Ending(Ending::Failed(_)) => Ok(ExitCode::FAILURE),
+        Ended::Ending(Ending::Crashed(what)) => Err(format!(
+            "the guest crashed: {what}; record it with `ft record FILE VM.toml`, and look at it with `ft replay FILE --console`"
+        )
+        .into()),
+    }
 }
 
 /// The pair's intervals for a heartbeat.

@@ -14,6 +14,7 @@ use ft_core::effect::{Effect, EffectKind, Numbered};
 use ft_core::frame::Frame;
 use ft_core::replica::Notice;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// Most random bytes that a guest is given at once.
 const ENTROPY_BYTES_MAX: usize = 4096;
@@ -36,6 +37,18 @@ pub struct HostEnds {
     attached: Attached,
     /// Dropped when the machine is off: nothing is left to be run.
     running: Option<Sender<()>>,
+    ending: Arc<OnceLock<Ending>>,
+}
+
+/// Why there is nothing left to be run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The guest turned the machine off.
+    PowerOff,
+    /// The guest's processor is shut down, and where.
+    Crashed(String),
+    /// This host cannot serve the machine, and why.
+    Failed(String),
 }
 
 #[derive(Default)]
@@ -53,7 +66,19 @@ impl HostEnds {
         recording: Option<RecordingWriter>,
         running: Sender<()>,
     ) -> Self {
-        Self { outside, events, reporter, recording, attached: Attached::default(), running: Some(running) }
+        let (attached, ending) = (Attached::default(), Arc::default());
+        Self { outside, events, reporter, recording, attached, running: Some(running), ending }
+    }
+
+    /// Where it will stand why there is nothing left to be run.
+    pub fn ending(&self) -> Arc<OnceLock<Ending>> {
+        Arc::clone(&self.ending)
+    }
+
+    fn end(&mut self, ending: Ending) {
+        // The first reason is the reason.
+        let _ = self.ending.set(ending);
+        self.running = None;
     }
 
     fn attach(&mut self) {
@@ -78,19 +103,22 @@ impl HostEnds {
 
     /// The machine cannot be served here: this copy ends, and the other side takes over.
     fn give_up(&mut self, reason: String) {
-        self.reporter.say(Report::Failed { reason });
-        self.running = None;
+        self.reporter.say(Report::Failed { reason: reason.clone() });
+        self.end(Ending::Failed(reason));
     }
 
     fn handle_power(&mut self, payload: &[u8]) {
-        let what = match payload {
+        let (what, ending) = match payload {
             // That has happened inside; the machine goes on.
             [1] => return self.reporter.say(Report::Power { what: "reset".into() }),
-            [2] => "power off".into(),
-            crash => String::from_utf8_lossy(crash).into_owned(),
+            [2] => ("power off".to_owned(), Ending::PowerOff),
+            crash => {
+                let what = String::from_utf8_lossy(crash).into_owned();
+                (what.clone(), Ending::Crashed(what))
+            }
         };
         self.reporter.say(Report::Power { what });
-        self.running = None;
+        self.end(ending);
     }
 
     fn give_entropy(&self, effect: &Effect) {

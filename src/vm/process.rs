@@ -2,7 +2,7 @@
 
 use super::config::{Cluster, GuestKind, Host, VmFile};
 use super::disk::Disk;
-use super::ends::{HostEnds, Outside};
+use super::ends::{Ending, HostEnds, Outside};
 use super::recipe::{Recipe, RecipeError};
 use super::report::{Report, Reporter};
 use crate::arbiter::DirArbiter;
@@ -172,11 +172,22 @@ pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
     }
 }
 
-/// Runs a copy until it is over, and says why; `None` where it was stopped, or the guest turned the machine off.
+/// How a copy ended.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// The pair's protocol ended it.
+    Over(HaltReason),
+    /// There was nothing left to be run.
+    Ending(Ending),
+}
+
+/// Runs a copy until it ends, and says how.
 ///
 /// # Errors
 /// [`RunError`]: nothing was begun, or nothing is left of what was.
-pub fn run(file: &VmFile, options: Options) -> Result<Option<HaltReason>, RunError> {
+pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let Options { begin, mut config, record, reporter, stop } = options;
     config.record = record.is_some();
     let vm = vm_config(file)?;
@@ -207,11 +218,14 @@ pub fn run(file: &VmFile, options: Options) -> Result<Option<HaltReason>, RunErr
     }
     let (running, off) = bounded(0);
     let ends = HostEnds::new(outside, events, reporter, recording, running);
+    let ending = ends.ending();
     let arbiter = move |term, node| arbiter.claim(term, node);
     let mut driver = Driver::new(node, id, ends, (network, net_events), inputs, Asked(arbiter))
         .map_err(RunError::Thread)?;
-    let over = driver.run(&either(stop, off).map_err(RunError::Thread)?)?;
-    Ok(over)
+    Ok(match driver.run(&either(stop, off).map_err(RunError::Thread)?)? {
+        Some(reason) => Ended::Over(reason),
+        None => ending.get().cloned().map_or(Ended::Stopped, Ended::Ending),
+    })
 }
 
 /// An arbiter that is a function.
