@@ -107,7 +107,10 @@ fn from_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
 fn to_xmm(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Run<Flow> {
     form!(op, ToXmm { run });
     cpu.check_sse()?;
-    cpu.check_mmx()?;
+    if !op.memory {
+        // From memory the x87's registers are not involved.
+        cpu.check_mmx()?;
+    }
     let source = if op.memory { read(cpu, env, op, 8)? as u64 } else { cpu.mm(op.src) };
     let mut mxcsr = cpu.s.fpu.mxcsr;
     let result = run(cpu.xmm(op.dst), source, &mut mxcsr);
