@@ -39,7 +39,7 @@
 //! | MXCSR_MASK as FXSAVE writes it | MXCSR.MM again |
 //! | MXCSR.PE beside an overflow or underflow that is not masked | see [`compare`](super::compare) |
 //! | RF in the flags that an exception pushes | only matters to breakpoints |
-//! | the P bit of a page fault's error code in the upper half | Linux always sets it |
+//! | the P bit of a page fault's error code at the kernel's addresses | Linux always sets it |
 
 use super::dice::Dice;
 use iced_x86::{

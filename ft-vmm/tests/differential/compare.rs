@@ -64,9 +64,12 @@ pub(crate) fn differences(
     found.0
 }
 
-/// The error code, without what Linux changes: a fault in the upper half always says that the page is present.
+/// Linux's TASK_SIZE_MAX: programs have nothing from here on.
+const KERNEL: u64 = (1 << 47) - PAGE as u64;
+
+/// The error code, without what Linux changes: a fault at one of the kernel's addresses always says that the page is present.
 fn error(outcome: &Outcome) -> u64 {
-    if outcome.vector == PAGE_FAULT && outcome.cr2 >> 47 != 0 { outcome.error | 1 } else { outcome.error }
+    if outcome.vector == PAGE_FAULT && outcome.cr2 >= KERNEL { outcome.error | 1 } else { outcome.error }
 }
 
 fn fx(found: &mut Differences, native: &Fx, emulated: &Fx, undefined: &Undefined) {
