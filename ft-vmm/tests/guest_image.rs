@@ -1,4 +1,5 @@
 //! The built-in guest is the same wherever it is built.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 #[allow(dead_code)]
 #[path = "../build.rs"]
