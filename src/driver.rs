@@ -29,6 +29,11 @@ pub trait Backend {
     /// address there.
     fn notice(&mut self, notice: &Notice);
 
+    /// Nobody else can be live before `end`, on the clock of [`now`] (R4). A backend that carries out effects some time after they were
+    /// released must look at the clock immediately before it does, and wait while this has passed: the process may have been stopped
+    /// in between, and another copy be live. Called before effects that depend on it are released, and whenever it changes.
+    fn lease(&mut self, _end: Instant) {}
+
     /// How things stand, every [`STATUS_EVERY`].
     fn status(&mut self, _status: &Status) {}
 
@@ -79,6 +84,8 @@ pub struct Driver<M, B> {
     tick: Span,
     next_tick: Instant,
     next_status: Instant,
+    /// As the backend was last told.
+    lease: Instant,
 }
 
 impl<M: Machine, B: Backend> Driver<M, B> {
@@ -112,6 +119,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             tick,
             next_tick: now(),
             next_status: now(),
+            lease: Instant(0),
         })
     }
 
@@ -208,6 +216,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             Activity::Idle => self.next_tick,
         };
         *wait = Duration::from_nanos(until.since(now()).0);
+        self.renew_lease();
         let mut over = None;
         while let Some(output) = self.node.poll() {
             match output {
@@ -226,6 +235,17 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             }
         }
         over
+    }
+
+    fn renew_lease(&mut self) {
+        let end = match self.node.role() {
+            Role::Primary(primary) => primary.lease_end(),
+            Role::Secondary(_) | Role::Halted(_) => Instant(0),
+        };
+        if end != self.lease {
+            self.lease = end;
+            self.backend.lease(end);
+        }
     }
 
     fn handle_net(&mut self, event: NetEvent) {

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod disk;
 pub mod ends;
+pub mod entropy;
 pub mod process;
 pub mod recipe;
 pub mod report;

@@ -79,7 +79,12 @@ impl Peer {
 
     /// Whether effects may leave: it cannot be live yet, even if it has heard nothing since its last echo.
     pub(crate) fn has_lease(&self, now: Instant, config: &Config) -> bool {
-        !self.is_lost() && now < self.echo + config.lease
+        !self.is_lost() && now < self.lease_end(config)
+    }
+
+    /// Until then it cannot be live, whatever it has heard or not (R4).
+    pub(crate) fn lease_end(&self, config: &Config) -> Instant {
+        self.echo + config.lease
     }
 
     /// There is proof that its process has ended.

@@ -542,6 +542,16 @@ impl Primary {
         }
     }
 
+    /// Until when nobody else can be live (R4): what was released and has not been carried out by then must wait until this is later
+    /// again, or for ever. `Instant(u64::MAX)` where nobody else may claim.
+    pub fn lease_end(&self) -> Instant {
+        match &self.phase {
+            Phase::Solo | Phase::Seeding(..) => Instant(u64::MAX),
+            Phase::Paired(peer) | Phase::Contested(peer) => peer.lease_end(&self.identity.config),
+            Phase::Creating => Instant(0),
+        }
+    }
+
     /// Lets out what may leave now (R3, and R4's lease).
     fn release(&mut self, now: Instant, out: &mut Outbox) {
         let upto = match &self.phase {

@@ -519,7 +519,7 @@ impl Secondary {
             verified: copy.verified,
             echo,
             probe,
-            lag: copy.backlog.front().map_or(Span::ZERO, |waiting| now.since(waiting.since)),
+            lag: copy.lag(now),
             renounced,
             eligible: copy.is_eligible(),
             gap: std::mem::take(&mut copy.gap),
@@ -587,6 +587,14 @@ impl Copy {
     /// Whether this copy may claim the next term: the primary waits for it, and it holds all that was before (R8).
     fn is_eligible(&self) -> bool {
         self.protect.is_some_and(|from| self.reader.end().seq >= from)
+    }
+
+    /// How long this side has been late: since the log went on beyond what it is working on. The way to a record can only be begun
+    /// when the record is here, so the time from one to the next is no lag.
+    fn lag(&self, now: Instant) -> Span {
+        let Some(front) = self.backlog.front() else { return Span::ZERO };
+        let next = self.backlog.partition_point(|waiting| waiting.since <= front.since);
+        self.backlog.get(next).map_or(Span::ZERO, |waiting| now.since(waiting.since))
     }
 
     /// Takes a frame into the backlog. One that does not fit is dropped: it will be sent again (R9).

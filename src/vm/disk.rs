@@ -1,17 +1,25 @@
 //! The host end of a virtual disk: a file, and a thread that reads and writes it in the order in which operations come.
 //!
+//! Invariant: nothing is changed on the disk while the [`Lease`] has run out: a process that was stopped with writes in its queue must not
+//! carry them out over those of the copy that is live now.
+//!
 //! Invariant: each operation is answered once, with an error where the host's disk fails it. The thread ends when its [`Disk`] is dropped,
 //! after what it has begun; operations that it has not begun are left to whoever goes live next (R7).
 
+use crate::driver::now;
 use bytes::Bytes;
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ft_core::Event;
 use ft_core::effect::{Effect, EffectKind};
+use ft_core::units::Instant;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Bytes of a sector.
 pub const SECTOR_BYTES: u64 = 512;
@@ -19,6 +27,25 @@ pub const SECTOR_BYTES: u64 = 512;
 /// virtio-blk's status codes.
 const OK: u8 = 0;
 const IO_ERROR: u8 = 1;
+
+/// Until when this copy may change what others see. Shared with whoever learns of it.
+#[derive(Clone, Debug, Default)]
+pub struct Lease(Arc<AtomicU64>);
+
+impl Lease {
+    /// Takes in a new end, on the clock of [`now`].
+    pub fn renew(&self, end: Instant) {
+        self.0.store(end.0, Ordering::Release);
+    }
+
+    /// Whether it holds at this moment.
+    pub fn holds(&self) -> bool {
+        now().0 < self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How often a write that has no lease looks for a new one.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// An open disk.
 pub struct Disk {
@@ -32,12 +59,12 @@ impl Disk {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn open(path: &Path, events: Sender<Event>) -> io::Result<Self> {
+    pub fn open(path: &Path, lease: Lease, events: Sender<Event>) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let (operations, queue) = unbounded();
         let (stop, stopped) = bounded(0);
         let builder = std::thread::Builder::new().name("ft-disk".into());
-        let thread = builder.spawn(move || serve(&file, &queue, &stopped, &events))?;
+        let thread = builder.spawn(move || serve(&file, &lease, &queue, &stopped, &events))?;
         Ok(Self { operations: Some(operations), stop: Some(stop), thread: Some(thread) })
     }
 
@@ -77,13 +104,25 @@ impl Drop for Disk {
     }
 }
 
-fn serve(file: &File, queue: &Receiver<Effect>, stopped: &Receiver<()>, events: &Sender<Event>) {
+fn serve(
+    file: &File,
+    lease: &Lease,
+    queue: &Receiver<Effect>,
+    stopped: &Receiver<()>,
+    events: &Sender<Event>,
+) {
     loop {
         crossbeam::channel::select_biased! {
             recv(stopped) -> _ => return,
             recv(queue) -> operation => {
                 let Ok(operation) = operation else { return };
                 let Some(id) = operation.op else { continue };
+                while operation.kind == EffectKind::BlockWrite && !lease.holds() {
+                    // Either it is renewed, or this copy is over and will be told so.
+                    if stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Disconnected) {
+                        return;
+                    }
+                }
                 let (status, data) = match carry_out(file, &operation) {
                     Ok(data) => (OK, data),
                     Err(error) => {
@@ -157,7 +196,7 @@ mod tests {
         let path = dir.path().join("disk");
         Disk::create(&path, 8).unwrap();
         let (send, events) = unbounded();
-        let disk = Disk::open(&path, send).unwrap();
+        let disk = Disk::open(&path, for_ever(), send).unwrap();
         let write = [&3u64.to_le_bytes()[..], &[7; 512]].concat();
         let read = [&3u64.to_le_bytes()[..], &512u32.to_le_bytes()].concat();
         disk.submit(operation(EffectKind::BlockWrite, 1, &write));
@@ -169,6 +208,36 @@ mod tests {
         assert_eq!(done(&events), (2, OK, Bytes::new()));
         assert_eq!(done(&events), (3, OK, Bytes::from(vec![7; 512])));
         assert_eq!(done(&events), (4, IO_ERROR, Bytes::new()));
+    }
+
+    fn for_ever() -> Lease {
+        let lease = Lease::default();
+        lease.renew(Instant(u64::MAX));
+        lease
+    }
+
+    /// What a stopped primary had in its queue: not done when it is continued, and not done at all if it is over.
+    #[test]
+    fn r4_without_a_lease_reads_are_answered_and_writes_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        Disk::create(&path, 8).unwrap();
+        let write = |sector: u64| [&sector.to_le_bytes()[..], &[7; 512]].concat();
+        let read = [&0u64.to_le_bytes()[..], &512u32.to_le_bytes()].concat();
+        let (send, events) = unbounded();
+        let lease = Lease::default();
+        let disk = Disk::open(&path, lease.clone(), send).unwrap();
+        disk.submit(operation(EffectKind::BlockRead, 1, &read));
+        assert_eq!(done(&events).0, 1);
+        disk.submit(operation(EffectKind::BlockWrite, 2, &write(0)));
+        assert!(events.recv_timeout(Duration::from_millis(100)).is_err(), "it waits");
+        assert_eq!(std::fs::read(&path).unwrap(), [0; 4096]);
+        lease.renew(Instant(u64::MAX));
+        assert_eq!(done(&events), (2, OK, Bytes::new()));
+        lease.renew(Instant(1));
+        disk.submit(operation(EffectKind::BlockWrite, 3, &write(1)));
+        drop(disk);
+        assert_eq!(std::fs::read(&path).unwrap()[512..], [0; 3584], "never");
     }
 
     #[test]

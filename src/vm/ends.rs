@@ -3,7 +3,8 @@
 //! Invariant: before [`Notice::Live`] nothing of the outside world is touched. After it, what is released is carried out in order for each
 //! device, and what comes back enters the machine as an event.
 
-use super::disk::Disk;
+use super::disk::{Disk, Lease};
+use super::entropy::Entropy;
 use super::report::{Report, Reporter};
 use crate::driver::{Backend, Status};
 use crate::lan::{Endpoint, Mac, Port};
@@ -13,11 +14,9 @@ use ft_core::Event;
 use ft_core::effect::{Effect, EffectKind, Numbered};
 use ft_core::frame::Frame;
 use ft_core::replica::Notice;
+use ft_core::units::Instant;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-
-/// Most random bytes that a guest is given at once.
-const ENTROPY_BYTES_MAX: usize = 4096;
 
 /// What the ends are attached to.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +34,7 @@ pub struct HostEnds {
     reporter: Reporter,
     recording: Option<RecordingWriter>,
     attached: Attached,
+    lease: Lease,
     /// Dropped when the machine is off: nothing is left to be run.
     running: Option<Sender<()>>,
     ending: Arc<OnceLock<Ending>>,
@@ -55,6 +55,7 @@ pub enum Ending {
 struct Attached {
     net: Option<Port>,
     disk: Option<Disk>,
+    entropy: Option<Entropy>,
 }
 
 impl HostEnds {
@@ -66,8 +67,8 @@ impl HostEnds {
         recording: Option<RecordingWriter>,
         running: Sender<()>,
     ) -> Self {
-        let (attached, ending) = (Attached::default(), Arc::default());
-        Self { outside, events, reporter, recording, attached, running: Some(running), ending }
+        let (attached, lease, ending) = (Attached::default(), Lease::default(), Arc::default());
+        Self { outside, events, reporter, recording, attached, lease, running: Some(running), ending }
     }
 
     /// Where it will stand why there is nothing left to be run.
@@ -93,8 +94,12 @@ impl HostEnds {
                 }
             }
         }
+        match Entropy::start(self.events.clone()) {
+            Ok(entropy) => self.attached.entropy = Some(entropy),
+            Err(error) => self.give_up(format!("cannot start a thread: {error}")),
+        }
         if let Some(path) = &self.outside.disk {
-            match Disk::open(path, self.events.clone()) {
+            match Disk::open(path, self.lease.clone(), self.events.clone()) {
                 Ok(disk) => self.attached.disk = Some(disk),
                 Err(error) => self.give_up(format!("cannot open the disk {}: {error}", path.display())),
             }
@@ -123,10 +128,8 @@ impl HostEnds {
 
     fn give_entropy(&self, effect: &Effect) {
         let asked = effect.payload.first_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
-        let mut bytes = vec![0; asked.min(ENTROPY_BYTES_MAX)];
-        match getrandom::fill(&mut bytes) {
-            Ok(()) => drop(self.events.send(Event::Entropy(bytes.into()))),
-            Err(error) => tracing::error!(%error, "no random bytes from this host; the guest waits"),
+        if let Some(entropy) = &self.attached.entropy {
+            entropy.ask(asked);
         }
     }
 }
@@ -159,6 +162,10 @@ impl Backend for HostEnds {
             self.attach();
         }
         self.reporter.say(Report::from(notice));
+    }
+
+    fn lease(&mut self, end: Instant) {
+        self.lease.renew(end);
     }
 
     fn status(&mut self, status: &Status) {

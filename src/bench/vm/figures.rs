@@ -38,7 +38,9 @@ impl Figures {
         let row = |what, value, aim| Row { what, value, aim };
         vec![
             row("compute: protected / unprotected", compute.ratio, AtLeast(0.98)),
+            row("compute: protected / unprotected beside another VM", compute.ratio_beside, AtLeast(0.98)),
             row("compute: unprotected, million instructions/s", compute.unprotected_mips, None),
+            row("compute: the same beside another VM", compute.beside_mips, None),
             row("compute: log, Mbit/s", compute.log_mbit_s, None),
             row(
                 "compute: log bytes per 1,000 instructions",

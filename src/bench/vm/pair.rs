@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 pub(crate) struct Compute {
     /// Protected / unprotected, of instructions a second.
     pub(crate) ratio: f64,
+    /// The same, where the unprotected one has another unprotected VM beside it: what the cores share is no cost of protection.
+    pub(crate) ratio_beside: f64,
     pub(crate) unprotected_mips: f64,
+    pub(crate) beside_mips: f64,
     pub(crate) protected_mips: f64,
     pub(crate) log_mbit_s: f64,
     pub(crate) log_bytes_per_1000_instructions: f64,
@@ -54,24 +57,35 @@ impl Bench<'_> {
         let mut rows = Vec::new();
         for round in 1..=self.plan.rounds {
             (self.say)(&format!("compute loop, round {round} of {}", self.plan.rounds));
-            let mut windows = [false, true].into_iter().map(|protected| {
-                let dir = tempfile::tempdir().map_err(scratch)?;
-                let mut hosts = self.start(dir.path(), "mode=compute rounds=1000000000", protected)?;
-                self.window(&mut hosts)
-            });
-            let (Some(alone), Some(pair)) = (windows.next(), windows.next()) else { continue };
-            rows.push((alone?, pair?));
+            let alone = self.compute_window(false, false)?;
+            let beside = self.compute_window(false, true)?;
+            let pair = self.compute_window(true, false)?;
+            rows.push([alone, beside, pair]);
         }
-        let all = |pick: fn(&(Window, Window)) -> f64| super::median(rows.iter().map(pick).collect());
+        let all = |pick: fn(&[Window; 3]) -> f64| super::median(rows.iter().map(pick).collect());
         Ok(Compute {
-            ratio: all(|(alone, pair)| pair.mips() / alone.mips()),
-            unprotected_mips: all(|(alone, _)| alone.mips()),
-            protected_mips: all(|(_, pair)| pair.mips()),
-            log_mbit_s: all(|(_, pair)| pair.log_mbit_s()),
-            log_bytes_per_1000_instructions: all(|(_, pair)| {
+            ratio: all(|[alone, _, pair]| pair.mips() / alone.mips()),
+            ratio_beside: all(|[_, beside, pair]| pair.mips() / beside.mips()),
+            unprotected_mips: all(|[alone, ..]| alone.mips()),
+            beside_mips: all(|[_, beside, _]| beside.mips()),
+            protected_mips: all(|[.., pair]| pair.mips()),
+            log_mbit_s: all(|[.., pair]| pair.log_mbit_s()),
+            log_bytes_per_1000_instructions: all(|[.., pair]| {
                 pair.log_bytes as f64 * 1000.0 / pair.ticks as f64
             }),
         })
+    }
+
+    /// Watches the compute loop: in a protected VM or not, with another VM at work beside it or not.
+    fn compute_window(&self, protected: bool, beside: bool) -> Measured<Window> {
+        let start = || {
+            let dir = tempfile::tempdir().map_err(scratch)?;
+            let hosts = self.start(dir.path(), "mode=compute rounds=1000000000", protected)?;
+            Ok::<_, HostsError>((hosts, dir))
+        };
+        let _other = beside.then(start).transpose()?;
+        let (mut hosts, _dir) = start()?;
+        self.window(&mut hosts)
     }
 
     pub(super) fn store(&self) -> Measured<Store> {
