@@ -1,6 +1,9 @@
 //! What `ft run` and its kin say when something is wrong: what was being done, to what, and what to do; and nothing half-started stays.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../ft-vmm/tests/images/faulting.rs"]
+mod faulting;
+
 use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -85,7 +88,7 @@ fn clusters_that_cannot_be_used_are_named_with_what_is_wrong() {
 fn a_guest_that_crashes_is_told_from_one_that_turns_itself_off() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    fs::write(dir.join("crash.elf"), faulting_image()).unwrap();
+    fs::write(dir.join("crash.elf"), faulting::image()).unwrap();
     write(dir, "crash.toml", "name = \"x\"\n[guest]\nkind = \"flat\"\nimage = \"crash.elf\"\n");
     let said = refused(dir, &["run", "crash.toml"]);
     assert!(said.contains("triple fault at 0x200000") && said.contains("ft record"), "{said}");
@@ -99,20 +102,4 @@ fn a_guest_that_crashes_is_told_from_one_that_turns_itself_off() {
     assert!(String::from_utf8(replayed.stdout).unwrap().contains(console.trim()), "the replay says the same");
     let said = refused(dir, &["record", "log", "off.toml"]);
     assert!(said.contains("never overwritten"), "{said}");
-}
-
-/// A static ELF file whose only instruction is UD2.
-fn faulting_image() -> Vec<u8> {
-    let mut elf = vec![0u8; 4096 + 16];
-    elf[..20].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 62, 0]);
-    elf[20..24].copy_from_slice(&1u32.to_le_bytes());
-    elf[24..32].copy_from_slice(&0x20_0000u64.to_le_bytes());
-    elf[32..40].copy_from_slice(&64u64.to_le_bytes());
-    elf[52..58].copy_from_slice(&[64, 0, 56, 0, 1, 0]);
-    let header = [1u64 | 5 << 32, 4096, 0x20_0000, 0x20_0000, 16, 16, 4096];
-    for (n, word) in header.iter().enumerate() {
-        elf[64 + 8 * n..72 + 8 * n].copy_from_slice(&word.to_le_bytes());
-    }
-    elf[4096..4098].copy_from_slice(&[0x0f, 0x0b]);
-    elf
 }

@@ -5,7 +5,7 @@
 //! ```text
 //! run:    let until = board.next_deadline(tick), or the tick asked for if that is earlier
 //!         vcpu.run(ram, &mut board.attach(ram), until)
-//!         board.advance(ram, tick)                       after every return, at the tick where the vCPU stands
+//!         board.advance(tick)                            after every return, at the tick where the vCPU stands
 //!         board.take_effect(), board.take_request()      until both are empty
 //! apply:  board.apply(event, ram, tick), then the same two
 //! idle:   board.next_deadline_ns()                       when a Time record should come at the latest
@@ -205,7 +205,7 @@ impl Board {
     }
 
     /// Fires what is due at tick `at`. Effects may come of it.
-    pub fn advance(&mut self, _ram: &Ram, at: Tick) {
+    pub fn advance(&mut self, at: Tick) {
         self.catch_up(at);
     }
 

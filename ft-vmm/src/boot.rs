@@ -124,6 +124,20 @@ mod attributes {
     pub(super) const TSS: u16 = 0x008b;
 }
 
+/// A processor in long mode as after a reset otherwise, with paging on: everything but where it runs and with which tables.
+fn long_mode(cr3: u64) -> CpuState {
+    CpuState {
+        ldt: Segment { attributes: Segment::UNUSABLE, ..Segment::default() },
+        cr0: control::CR0,
+        cr3,
+        cr4: control::CR4,
+        efer: control::EFER,
+        pat: control::PAT,
+        debug: [0, 0, 0, 0, 0xffff_0ff0, 0x400],
+        ..CpuState::default()
+    }
+}
+
 mod control {
     /// PE MP ET NE WP PG.
     pub(super) const CR0: u64 = 0x8001_0033;

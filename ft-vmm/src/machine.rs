@@ -5,9 +5,9 @@
 use crate::board::{Board, BoardConfig, BoardState, Request};
 use crate::boot::{self, BootError, BootSource};
 use crate::digests::PageDigests;
-use crate::ram::{Ram, RamError};
+use crate::ram::{PAGE_BYTES, Ram, RamError};
 use crate::sections::{SectionError, SectionWriter, Sections};
-use crate::transfer::{Outgoing, take_pages};
+use crate::transfer::{Outgoing, encode_pages, take_pages};
 use crate::vcpu::{CpuState, Vcpu, VcpuStop};
 use bytes::Bytes;
 use ft_core::digest::{Digester, StateDigest};
@@ -144,17 +144,13 @@ impl<V: Vcpu> Vm<V> {
         self.rest.power == Power::Off
     }
 
-    /// All of its state but memory, and with `ram` also that, as a snapshot. [`Vm::load_snapshot`] takes it back, on any host.
+    /// All of its state, as a snapshot. [`Vm::load_snapshot`] takes it back, on any host.
     pub fn snapshot(&mut self) -> Vec<u8> {
         self.refresh_digests();
-        let mut pages = Vec::new();
-        for page in self.digests.nonzero() {
-            pages.extend_from_slice(&(page as u64).to_le_bytes());
-            pages.extend_from_slice(&self.ram.page(page));
-        }
+        let pages: Vec<usize> = self.digests.nonzero().collect();
         let mut writer = SectionWriter::new();
         self.write_sections(&mut writer);
-        writer.raw("ram", STATE_VERSION, &pages);
+        writer.raw("ram", STATE_VERSION, &encode_pages(&self.ram, &self.digests, &pages));
         writer.finish()
     }
 
@@ -163,21 +159,12 @@ impl<V: Vcpu> Vm<V> {
     /// # Errors
     /// [`SectionError`]; the machine is then of no use.
     pub fn load_snapshot(&mut self, bytes: &[u8]) -> Result<(), SectionError> {
-        const ENTRY: usize = 8 + crate::ram::PAGE_BYTES;
         let sections = Sections::parse(bytes)?;
         let pages = sections.raw("ram", STATE_VERSION)?;
-        let wrong = |reason: &str| SectionError::Content { name: "ram".into(), reason: reason.into() };
-        if !pages.len().is_multiple_of(ENTRY) {
-            return Err(wrong("pages that are not whole"));
-        }
-        for entry in pages.chunks_exact(ENTRY) {
-            use vm_memory::{Bytes as _, GuestAddress};
-            let page = entry[..8].try_into().map_or(u64::MAX, u64::from_le_bytes);
-            let at = GuestAddress(page.saturating_mul(crate::ram::PAGE_BYTES as u64));
-            self.ram
-                .memory()
-                .write_slice(&entry[8..], at)
-                .map_err(|_| wrong("a page beyond the machine's RAM"))?;
+        let wrong = |reason: String| SectionError::Content { name: "ram".into(), reason };
+        let rest = take_pages(&self.ram, pages).map_err(|fault| wrong(fault.0))?;
+        if !rest.is_empty() {
+            return Err(wrong(format!("{} bytes too many", rest.len())));
         }
         self.read_sections(&sections)
     }
@@ -230,7 +217,6 @@ impl<V: Vcpu> Vm<V> {
             last_op: sections.state("operations", STATE_VERSION)?,
         };
         self.vcpu.set_state(&cpu).map_err(|fault| refused("cpu", fault.0))?;
-        self.vcpu.forget_memory();
         self.board.set_state(&board).map_err(|fault| refused("devices", fault.0))?;
         self.rest = rest;
         Ok(())
@@ -248,16 +234,11 @@ impl<V: Vcpu> Vm<V> {
 
     /// As after a cold start, but for the tick, which goes on, and the clock.
     fn reset(&mut self) -> Result<(), Fault> {
-        use vm_memory::{Bytes as _, GuestAddress};
         self.refresh_digests();
-        for page in self.digests.nonzero() {
-            let at = GuestAddress((page * crate::ram::PAGE_BYTES) as u64);
-            self.ram.memory().write_slice(&[0; crate::ram::PAGE_BYTES], at).expect("a page of this RAM");
-        }
+        self.digests.nonzero().for_each(|page| self.ram.write_page(page, &[0; PAGE_BYTES]));
         self.board.reset();
         let start = boot::load(&self.config.boot, &self.ram).map_err(|error| Fault(error.to_string()))?;
         self.vcpu.set_state(&CpuState { tick: self.vcpu.tick().0, ..start })?;
-        self.vcpu.forget_memory();
         self.rest.power = Power::On;
         Ok(())
     }
@@ -269,8 +250,7 @@ impl<V: Vcpu> Vm<V> {
         // What the machine does takes a tick, and the fault itself took none.
         self.vcpu.set_state(&CpuState { tick: state.tick + 1, ..state })?;
         self.rest.power = Power::Off;
-        let payload = Bytes::from(format!("triple fault at {:#x}", state.rip));
-        self.effects.push_back(Effect { kind: EffectKind::Power, device: 0, op: None, payload });
+        self.effects.push_back(power(format!("triple fault at {:#x}", state.rip).into()));
         Ok(())
     }
 
@@ -290,6 +270,11 @@ impl<V: Vcpu> Vm<V> {
     }
 }
 
+/// What the outside is told of the machine's power.
+fn power(payload: Bytes) -> Effect {
+    Effect { kind: EffectKind::Power, device: 0, op: None, payload }
+}
+
 impl<V: Vcpu> Machine for Vm<V> {
     fn point(&self) -> Point {
         self.vcpu.point()
@@ -301,7 +286,7 @@ impl<V: Vcpu> Machine for Vm<V> {
         }
         loop {
             let here = self.vcpu.tick();
-            self.board.advance(&self.ram, here);
+            self.board.advance(here);
             self.settle()?;
             if !self.effects.is_empty() {
                 return Ok(Stop::Effect);
@@ -341,8 +326,7 @@ impl<V: Vcpu> Machine for Vm<V> {
         let mut effects = self.board.in_flight();
         if self.is_off() {
             // Whoever runs a machine that is off should know.
-            let payload = Bytes::from_static(&[2]);
-            effects.push(Effect { kind: EffectKind::Power, device: 0, op: None, payload });
+            effects.push(power(Bytes::from_static(&[2])));
         }
         effects
     }

@@ -9,9 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
-use vm_memory::{
-    Address as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _,
-};
+use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _};
 
 /// Bytes of a page, the unit of tracking.
 pub const PAGE_BYTES: usize = 4096;
@@ -211,6 +209,15 @@ impl Ram {
         self.pages.0.flags.iter().enumerate().filter_map(take).collect()
     }
 
+    /// Replaces the content of a page, as a device would.
+    ///
+    /// # Panics
+    /// When there is no such page.
+    pub fn write_page(&self, page: usize, content: &[u8; PAGE_BYTES]) {
+        use vm_memory::Bytes as _;
+        self.memory.write_slice(content, page_address(page)).expect("a page of this RAM");
+    }
+
     /// The content of a page.
     ///
     /// # Panics
@@ -218,10 +225,13 @@ impl Ram {
     pub fn page(&self, page: usize) -> [u8; PAGE_BYTES] {
         use vm_memory::Bytes as _;
         let mut content = [0; PAGE_BYTES];
-        let at = GuestAddress(0).unchecked_add((page * PAGE_BYTES) as u64);
-        self.memory.read_slice(&mut content, at).expect("a page of this RAM");
+        self.memory.read_slice(&mut content, page_address(page)).expect("a page of this RAM");
         content
     }
+}
+
+fn page_address(page: usize) -> GuestAddress {
+    GuestAddress((page * PAGE_BYTES) as u64)
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use crate::ram::{PAGE_BYTES, Ram};
 use ft_core::error::Fault;
 use ft_core::transfer::MAX_CHUNK_BYTES;
 use std::collections::BTreeSet;
-use vm_memory::{Bytes as _, GuestAddress};
 
 /// Bytes of a page in a piece.
 const ENTRY_BYTES: usize = 4 + PAGE_BYTES;
@@ -73,11 +72,12 @@ impl Outgoing {
         for page in &pages {
             self.pending.remove(page);
         }
-        encode(ram, digests, &pages)
+        encode_pages(ram, digests, &pages)
     }
 }
 
-fn encode(ram: &Ram, digests: &PageDigests, pages: &[usize]) -> Vec<u8> {
+/// Pages as they stand in a piece.
+pub(crate) fn encode_pages(ram: &Ram, digests: &PageDigests, pages: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + pages.len() * ENTRY_BYTES);
     bytes.extend_from_slice(&(pages.len() as u32).to_le_bytes());
     for page in pages.iter().copied() {
@@ -93,7 +93,7 @@ fn encode(ram: &Ram, digests: &PageDigests, pages: &[usize]) -> Vec<u8> {
 /// Takes the pages of a piece into `ram`. Returns what follows them.
 ///
 /// # Errors
-/// When it is not what [`Outgoing::piece`] makes.
+/// When it is not what [`encode_pages`] makes.
 pub(crate) fn take_pages<'a>(ram: &Ram, mut bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
     let cut = || Fault("a piece of state that ends too early".into());
     let mut take = |len: usize| {
@@ -111,9 +111,11 @@ pub(crate) fn take_pages<'a>(ram: &Ram, mut bytes: &'a [u8]) -> Result<&'a [u8],
             let pages = ram.page_count();
             return Err(Fault(format!("a piece of state with page {page}; this machine has {pages}")));
         }
-        let content = if entry & ZERO != 0 { &[0; PAGE_BYTES][..] } else { take(PAGE_BYTES)? };
-        let at = GuestAddress((page * PAGE_BYTES) as u64);
-        ram.memory().write_slice(content, at).expect("the page was found to be there");
+        let mut content = [0; PAGE_BYTES];
+        if entry & ZERO == 0 {
+            content.copy_from_slice(take(PAGE_BYTES)?);
+        }
+        ram.write_page(page, &content);
     }
     Ok(bytes)
 }
@@ -121,6 +123,7 @@ pub(crate) fn take_pages<'a>(ram: &Ram, mut bytes: &'a [u8]) -> Result<&'a [u8],
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vm_memory::{Bytes as _, GuestAddress};
 
     #[test]
     fn pages_arrive_while_the_guest_goes_on_writing() {

@@ -80,10 +80,6 @@ pub trait Vcpu: Sized {
 
     /// From now on it marks again the pages that it writes: called before [`Ram::take_dirty`].
     fn forget_writes(&mut self);
-
-    /// Memory was replaced behind its back, by a restored snapshot: forgets whatever it had cached of it. Writes through [`Ram`]
-    /// need no call.
-    fn forget_memory(&mut self);
 }
 
 /// A segment register with its hidden part.

@@ -2,6 +2,9 @@
 //! taken anywhere goes on bit for bit; a copy that follows the log stays equal; a reset begins again; a crash is said.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "images/faulting.rs"]
+mod faulting;
+
 use bytes::Bytes;
 use ft_core::effect::{Effect, EffectKind};
 use ft_core::frame::LogEnd;
@@ -17,7 +20,6 @@ use ft_vmm::sections::SectionError;
 use ft_vmm::soft::SoftVcpu;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
-use std::sync::Arc;
 
 /// Enough for the compute mode to finish a few rounds.
 const RAM_BYTES: u64 = 16 << 20;
@@ -199,7 +201,7 @@ fn a_state_that_is_transferred_while_the_guest_runs_arrives_equal() {
 /// Two instructions: an empty IDT, and one that faults.
 #[test]
 fn a_triple_fault_is_said_and_turns_the_machine_off() {
-    let boot = BootSource { image: faulting_image(), ..config("").boot };
+    let boot = BootSource { image: faulting::image().into(), ..config("").boot };
     let mut vm = Vm::new(VmConfig { boot, ..config("") }, SoftVcpu::new()).unwrap();
     assert_eq!(vm.run(Tick(1000)).unwrap(), Stop::Effect);
     let effect = vm.take_effect().unwrap();
@@ -212,20 +214,4 @@ fn a_triple_fault_is_said_and_turns_the_machine_off() {
     vm.apply(&Record { point, event: Event::Reset }).unwrap();
     assert!(!vm.is_off());
     assert_eq!(vm.run(Tick(3000)).unwrap(), Stop::Effect, "the same again");
-}
-
-/// A static ELF file whose only instruction is UD2.
-fn faulting_image() -> Arc<[u8]> {
-    let mut elf = vec![0u8; 4096 + 16];
-    elf[..20].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 62, 0]);
-    elf[20..24].copy_from_slice(&1u32.to_le_bytes());
-    elf[24..32].copy_from_slice(&0x20_0000u64.to_le_bytes());
-    elf[32..40].copy_from_slice(&64u64.to_le_bytes());
-    elf[52..58].copy_from_slice(&[64, 0, 56, 0, 1, 0]);
-    let header = [1u64 | 5 << 32, 4096, 0x20_0000, 0x20_0000, 16, 16, 4096];
-    for (n, word) in header.iter().enumerate() {
-        elf[64 + 8 * n..72 + 8 * n].copy_from_slice(&word.to_le_bytes());
-    }
-    elf[4096..4098].copy_from_slice(&[0x0f, 0x0b]);
-    elf.into()
 }

@@ -47,9 +47,9 @@ fn a_timer_fires_at_its_tick_and_not_before() {
     // Loaded with the count after 1 us (count 1), 1000 counts of 838.095 ns each.
     let deadline = rig.board.next_deadline(Tick(rig.tick)).unwrap();
     assert_eq!(deadline, Tick((1002 * 1_000_000_000u64).div_ceil(1_193_182)));
-    rig.board.advance(&rig.ram, Tick(deadline.0 - 1));
+    rig.board.advance(Tick(deadline.0 - 1));
     assert!(!rig.board.attach(&rig.ram).interrupt());
-    rig.board.advance(&rig.ram, deadline);
+    rig.board.advance(deadline);
     let mut view = rig.board.attach(&rig.ram);
     assert!(view.interrupt());
     assert_eq!(view.acknowledge(), 0x20);

@@ -1,8 +1,8 @@
 //! Starts a guest that runs in ring 3 from its first instruction on. The layout is docs/guest.md's.
 
-use super::{BootError, BootSource, attributes, control, descriptor, flat_segment, load_elf, write};
+use super::{BootError, BootSource, attributes, descriptor, flat_segment, load_elf, long_mode, write};
 use crate::ram::{PAGE_BYTES, Ram};
-use crate::vcpu::{CpuState, Fpu, Segment, Table};
+use crate::vcpu::{CpuState, Segment, Table};
 
 const GDT: u64 = 0x1000;
 const TSS: u64 = 0x1100;
@@ -56,18 +56,10 @@ fn start(entry: u64, cr3: u64, stack: u64) -> CpuState {
         rip: entry,
         rflags: 0x202,
         segments: [null, code, stack, null, null, null],
-        ldt: null,
         task: Segment { selector: 0x40, base: TSS, limit: TSS_BYTES as u32 - 1, attributes: attributes::TSS },
         gdt: Table { base: GDT, limit: 10 * 8 - 1 },
         idt: Table { base: IDT, limit: 256 * 16 - 1 },
-        cr0: control::CR0,
-        cr3,
-        cr4: control::CR4,
-        efer: control::EFER,
-        pat: control::PAT,
-        debug: [0, 0, 0, 0, 0xffff_0ff0, 0x400],
-        fpu: Fpu::default(),
-        ..CpuState::default()
+        ..long_mode(cr3)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Starts Linux by its 64-bit boot protocol (Documentation/arch/x86/boot.rst, "64-bit boot protocol").
 
-use super::{BootError, BootSource, attributes, control, descriptor, flat_segment, load_elf, write};
+use super::{BootError, BootSource, attributes, descriptor, flat_segment, load_elf, long_mode, write};
 use crate::ram::{RAM_BYTES_MAX, Ram};
-use crate::vcpu::{CpuState, Fpu, Segment, Table};
+use crate::vcpu::{CpuState, Segment, Table};
 use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::{BootConfigurator as _, BootParams};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
@@ -109,17 +109,9 @@ fn start(entry: u64) -> CpuState {
         rip: entry,
         rflags: 2,
         segments: [data, code, data, data, data, data],
-        ldt: Segment { attributes: Segment::UNUSABLE, ..Segment::default() },
         task: Segment { selector: 0, base: 0, limit: 0x67, attributes: attributes::TSS },
         gdt: Table { base: GDT, limit: 4 * 8 - 1 },
         idt: Table { base: IDT, limit: 7 },
-        cr0: control::CR0,
-        cr3: PML4,
-        cr4: control::CR4,
-        efer: control::EFER,
-        pat: control::PAT,
-        debug: [0, 0, 0, 0, 0xffff_0ff0, 0x400],
-        fpu: Fpu::default(),
-        ..CpuState::default()
+        ..long_mode(PML4)
     }
 }

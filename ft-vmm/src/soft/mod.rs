@@ -129,16 +129,12 @@ impl Vcpu for SoftVcpu {
     fn set_state(&mut self, state: &CpuState) -> Result<(), Fault> {
         check(state)?;
         self.cpu.load(state);
-        self.forget_memory();
+        self.cpu.tlb.distrust();
         Ok(())
     }
 
     fn forget_writes(&mut self) {
         self.cpu.tlb.flush_writes();
-    }
-
-    fn forget_memory(&mut self) {
-        self.cpu.tlb.distrust();
     }
 }
 

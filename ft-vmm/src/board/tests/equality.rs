@@ -77,12 +77,12 @@ impl World {
 
     /// Runs as a machine does: from deadline to deadline.
     fn run(&mut self, ticks: u64) {
-        let Rig { board, ram, tick } = &mut self.rig;
+        let Rig { board, tick, .. } = &mut self.rig;
         let target = *tick + ticks;
         // A timer may be faster than this test has patience for.
         for _ in 0..200 {
             *tick = board.next_deadline(Tick(*tick)).map_or(target, |deadline| deadline.0.min(target));
-            board.advance(ram, Tick(*tick));
+            board.advance(Tick(*tick));
             if *tick == target {
                 break;
             }
@@ -91,13 +91,13 @@ impl World {
 
     /// Runs to a tick, and stops for a look at least as often as it is told.
     fn run_to(&mut self, target: u64, mut look: impl FnMut() -> u64) {
-        let Rig { board, ram, tick } = &mut self.rig;
+        let Rig { board, tick, .. } = &mut self.rig;
         let mut looks = 20;
         while *tick < target {
             let deadline = board.next_deadline(Tick(*tick)).map_or(target, |deadline| deadline.0.min(target));
             *tick = if looks > 0 { deadline.min(*tick + look()) } else { deadline };
             looks -= 1;
-            board.advance(ram, Tick(*tick));
+            board.advance(Tick(*tick));
         }
     }
 
