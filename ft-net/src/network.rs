@@ -17,14 +17,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Events that wait to be taken.
 const EVENTS_MAX: usize = 1024;
 
-/// Pauses between two attempts to dial: the first, and the longest.
+/// Pauses between two attempts to dial: the first, and the longest. A host that returns waits this long at most for the others to call.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
-const REDIAL_MAX: Duration = Duration::from_secs(1);
+const REDIAL_MAX: Duration = Duration::from_millis(200);
+
+/// An attempt to dial that is older than this is begun anew when the host's tripwire stands again: the pauses between the packets of an
+/// attempt double, so an old one would find out late that the host is back.
+const DIAL_FRESH: Duration = Duration::from_millis(100);
+
+/// A link that lasted this long ended for a reason of its own: the next is made at once.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// Callers at the tripwires that are being identified at a time.
 const CALLERS_MAX: usize = 32;
@@ -88,8 +95,9 @@ impl Peers {
     pub fn add(&self, host: HostId, peer: Peer) {
         let is_new = write(&self.0.peers).insert(host, peer).is_none();
         if is_new && self.0.host < host {
-            self.0.runtime.spawn(Arc::clone(&self.0).dial_for_ever(host));
-            self.0.runtime.spawn(Arc::clone(&self.0).watch_for_ever(host));
+            let back = Arc::new(Notify::new());
+            self.0.runtime.spawn(Arc::clone(&self.0).dial_for_ever(host, Arc::clone(&back)));
+            self.0.runtime.spawn(Arc::clone(&self.0).watch_for_ever(host, back));
         }
     }
 }
@@ -255,16 +263,21 @@ impl Inner {
         }
     }
 
-    async fn dial_for_ever(self: Arc<Self>, host: HostId) {
+    /// `back` is notified when the host's tripwire has been made.
+    async fn dial_for_ever(self: Arc<Self>, host: HostId, back: Arc<Notify>) {
         let mut pause = REDIAL_MIN;
         let mut stopped = self.stopped.subscribe();
         while let Some(Peer { name, address }) = self.peer(host) {
-            match self.endpoint.connect(address, &name).await {
+            let attempt = tokio::select! {
+                attempt = self.endpoint.connect(address, &name) => attempt,
+                () = notified_after(DIAL_FRESH, &back) => continue,
+            };
+            match attempt {
                 Ok(link) => {
                     let began = Instant::now();
                     self.run(host, link).await;
                     // A link that ends as soon as it is made must not be made without pause.
-                    let lasted = began.elapsed() > REDIAL_MAX;
+                    let lasted = began.elapsed() > LASTING;
                     pause = if lasted { REDIAL_MIN } else { (pause * 2).min(REDIAL_MAX) };
                 }
                 Err(error) => {
@@ -333,13 +346,14 @@ impl Inner {
         }
     }
 
-    async fn watch_for_ever(self: Arc<Self>, host: HostId) {
+    async fn watch_for_ever(self: Arc<Self>, host: HostId, back: Arc<Notify>) {
         let mut stopped = self.stopped.subscribe();
         let mut pause = REDIAL_MIN;
         while let Some(Peer { name, address }) = self.peer(host) {
             match Tripwire::connect(address, &name, (self.endpoint.identity(), self.incarnation)).await {
                 Ok(wire) => {
                     pause = REDIAL_MIN;
+                    back.notify_waiters();
                     self.watch(host, wire).await;
                 }
                 Err(error) => {
@@ -431,6 +445,12 @@ impl Inner {
     fn number_of(&self, name: &HostName) -> Option<HostId> {
         read(&self.peers).iter().find(|(_, peer)| peer.name == *name).map(|(host, _)| *host)
     }
+}
+
+/// Resolves at the first notification after `pause`.
+async fn notified_after(pause: Duration, notify: &Notify) {
+    tokio::time::sleep(pause).await;
+    notify.notified().await;
 }
 
 /// Whether `link` took the place of `older`.
