@@ -1,6 +1,6 @@
 //! The host ends of a VM's devices: attached while this copy is live, and only then.
 //!
-//! Invariant: before [`Notice::Live`] nothing of the outside world is touched. After it, what is released is carried out in order for each
+//! Invariant: before [`Notice::Live`], and after [`Notice::Yielded`], nothing of the outside world is touched. Between them, what is released is carried out in order for each
 //! device, and what comes back enters the machine as an event.
 
 use super::disk::{Disk, Lease};
@@ -158,8 +158,10 @@ impl Backend for HostEnds {
     }
 
     fn notice(&mut self, notice: &Notice) {
-        if let Notice::Live(_) = notice {
-            self.attach();
+        match notice {
+            Notice::Live(_) => self.attach(),
+            Notice::Yielded(_) => self.attached = Attached::default(),
+            _ => {}
         }
         self.reporter.say(Report::from(notice));
     }

@@ -40,6 +40,11 @@ pub enum Report {
         /// Which term.
         term: u64,
     },
+    /// This copy has handed the machine over, and follows.
+    Yielded {
+        /// The number of the host that has it now.
+        to: u64,
+    },
     /// This copy is over, and why.
     Halted {
         /// In words.
@@ -109,6 +114,10 @@ impl From<&Notice> for Report {
             Notice::Solo(term) => Self::Solo { term: term.0 },
             Notice::Following(host) => Self::Following { primary: host.0 },
             Notice::Promoting(term) => Self::Promoting { term: term.0 },
+            Notice::Yielded(host) => Self::Yielded { to: host.0 },
+            Notice::HandoverFailed(why) => {
+                Self::Notice { text: format!("the machine could not be handed over and goes on here: {why}") }
+            }
             Notice::Halted(reason) => Self::Halted { reason: chain(reason) },
             Notice::Seeding(host) => {
                 Self::Notice { text: format!("host {} is being given the state", host.0) }
@@ -172,6 +181,7 @@ impl Reporter {
                 Report::Solo { term } => writeln!(error, "ft: solo in term {term}: there is no other copy"),
                 Report::Following { primary } => writeln!(error, "ft: follows host {primary}"),
                 Report::Promoting { term } => writeln!(error, "ft: takes over in term {term}"),
+                Report::Yielded { to } => writeln!(error, "ft: handed over to host {to}"),
                 Report::Halted { reason } => writeln!(error, "ft: this copy is over: {reason}"),
                 Report::Notice { text } => writeln!(error, "ft: {text}"),
                 Report::Power { what } => writeln!(error, "ft: the guest: {what}"),
