@@ -7,8 +7,9 @@ use super::disk::{Disk, Lease};
 use super::entropy::Entropy;
 use super::report::{Report, Reporter};
 use crate::driver::{Backend, Status};
+use crate::error::in_one_line;
 use crate::lan::{Endpoint, Mac, Port};
-use crate::recording::{RecordingError, RecordingWriter};
+use crate::recording::RecordingWriter;
 use crossbeam::channel::{Sender, TrySendError};
 use ft_core::Event;
 use ft_core::effect::{Effect, EffectKind, Numbered};
@@ -176,7 +177,7 @@ impl Backend for HostEnds {
         let Some(recording) = &mut self.recording else { return };
         if let Err(error) = recording.append(frame) {
             // A recording is worth less than the machine.
-            let reason = describe(&error);
+            let reason = in_one_line(&error);
             tracing::error!(%reason, "the recording ends here; the machine goes on");
             self.reporter.say(Report::RecordingFailed { reason });
             self.recording = None;
@@ -198,11 +199,4 @@ fn plug_in(socket: &Path, events: Sender<Event>) -> Result<Port, String> {
     };
     let started = std::thread::Builder::new().name("ft-net-in".into()).spawn(hand_on);
     started.map(|_| port).map_err(|error| error.to_string())
-}
-
-fn describe(error: &RecordingError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
