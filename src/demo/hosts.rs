@@ -2,8 +2,8 @@
 //!
 //! Invariant: every process that was started is ended, by its own id, when [`Hosts`] is dropped.
 
-use crate::lan::{Forward, LanError, Switch, SwitchConfig};
-use crate::vm::config::{Cluster, DiskFile, Guest, Host, Mac, Net, VmFile};
+use crate::lan::{Forward, LanError, Mac, Switch, SwitchConfig};
+use crate::vm::config::{Cluster, DiskFile, Guest, Host, Net, VmFile};
 use crate::vm::report::Report;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use ft_net::identity::{DAY, IdentityError};
