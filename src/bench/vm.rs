@@ -13,6 +13,7 @@ pub(crate) use cpu::{CpuFigures, run as run_cpu};
 pub(crate) use figures::Figures;
 
 use super::channel::idle_cores;
+use super::stats;
 use ft::demo::HostsError;
 use std::error::Error;
 use std::path::PathBuf;
@@ -55,8 +56,7 @@ struct Bench<'a> {
 
 type Measured<T> = Result<T, HostsError>;
 
-/// The middle of some values; 0 of none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+/// The median; NaN, which no aim is reached with, of no figures.
+fn median(figures: &[f64]) -> f64 {
+    stats::median(figures).unwrap_or(f64::NAN)
 }

@@ -1,6 +1,6 @@
 //! Protected against unprotected: the compute loop and the key-value store.
 
-use super::{Bench, Measured, PATIENCE};
+use super::{Bench, Measured, PATIENCE, median};
 use ft::demo::{Hosts, HostsConfig, HostsError};
 use ft::load::{Load, LoadConfig};
 use ft::vm::report::Report;
@@ -62,7 +62,7 @@ impl Bench<'_> {
             let pair = self.compute_window(true, false)?;
             rows.push([alone, beside, pair]);
         }
-        let all = |pick: fn(&[Window; 3]) -> f64| super::median(rows.iter().map(pick).collect());
+        let all = |pick: fn(&[Window; 3]) -> f64| median(&rows.iter().map(pick).collect::<Vec<_>>());
         Ok(Compute {
             ratio: all(|[alone, _, pair]| pair.mips() / alone.mips()),
             ratio_beside: all(|[_, beside, pair]| pair.mips() / beside.mips()),
@@ -116,15 +116,15 @@ impl Bench<'_> {
             }
             rows.push((rates[0], rates[1]));
         }
-        let all = |pick: fn(&(f64, f64)) -> f64| super::median(rows.iter().map(pick).collect());
+        let all = |pick: fn(&(f64, f64)) -> f64| median(&rows.iter().map(pick).collect::<Vec<_>>());
         Ok(Store {
             ratio: all(|(alone, pair)| pair / alone),
             unprotected_ops_s: all(|(alone, _)| *alone),
             protected_ops_s: all(|(_, pair)| *pair),
-            idle_log_mbit_s: super::median(idle),
-            busy_log_mbit_s: super::median(busy),
-            start_to_protected_ms: super::median(starts),
-            beyond_ram_mib: super::median(beyond),
+            idle_log_mbit_s: median(&idle),
+            busy_log_mbit_s: median(&busy),
+            start_to_protected_ms: median(&starts),
+            beyond_ram_mib: median(&beyond),
         })
     }
 
