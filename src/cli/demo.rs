@@ -6,9 +6,8 @@ mod summary;
 use super::CliResult;
 use crossbeam::channel::Receiver;
 use ft::demo::{Hosts, HostsConfig};
-use ft::load::{Load, LoadConfig, Mark};
+use ft::load::{Load, LoadConfig};
 use ft::vm::report::Report;
-use nix::sys::signal::Signal;
 use show::Show;
 use std::error::Error;
 use std::io::IsTerminal as _;
@@ -91,15 +90,8 @@ impl Demo {
         if let Some(record) = &args.record {
             primary_args = vec!["--record".to_owned(), std::path::absolute(record)?.display().to_string()];
         }
-        let mut hosts = Hosts::new(HostsConfig {
-            program: std::env::current_exe()?,
-            dir: dir.to_owned(),
-            hosts: 2,
-            command_line: "mode=kv".into(),
-            ram_mib: 64,
-            disk_mib: 64,
-            primary_args,
-        })?;
+        let config = HostsConfig::new(std::env::current_exe()?, dir);
+        let mut hosts = Hosts::new(HostsConfig { primary_args, ..config })?;
         self.show.line(
             "a LAN, an arbiter and two hosts; the guest is a key-value store that speaks Redis's protocol",
         );
@@ -143,16 +135,11 @@ impl Demo {
 
     /// Kills the live host under load, and brings it back as a secondary.
     fn fail_over(&mut self, hosts: &mut Hosts, load: &Load, n: u32) -> Outcome<Option<Failover>> {
-        let victim = hosts.live().ok_or("no host is live")?;
-        let heir = 3 - victim;
-        let mark: Mark = load.mark();
-        let killed = Instant::now();
-        hosts.signal(victim, Signal::SIGKILL)?;
-        self.show.line(&format!("{n}: host {victim}, the primary, is killed"));
-        let live = hosts.wait_for(&format!("host {heir} going live"), PATIENCE, |heard| {
-            heard.host == heir && matches!(heard.report, Report::Live { .. })
-        })?;
-        let protocol = live.at.saturating_duration_since(killed);
+        if let Some(victim) = hosts.live() {
+            self.show.line(&format!("{n}: host {victim}, the primary, is killed"));
+        }
+        let mark = load.mark();
+        let ft::demo::Failover { victim, heir, took: protocol } = hosts.fail_over(PATIENCE)?;
         // The gap is over when replies come again: give them time to come.
         if !self.pass(hosts, load, BETWEEN)? {
             return Ok(None);

@@ -4,7 +4,6 @@ use super::relay::Relay;
 use ft::demo::{Hosts, HostsConfig};
 use ft::load::{Load, LoadConfig};
 use ft::vm::report::Report;
-use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,16 +48,9 @@ impl Cluster {
 
     fn start(relayed: bool, primary_args: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut hosts = Hosts::new(HostsConfig {
-            program: env!("CARGO_BIN_EXE_ft").into(),
-            dir: dir.path().into(),
-            hosts: 2,
-            command_line: "mode=kv".into(),
-            ram_mib: 32,
-            disk_mib: 16,
-            primary_args,
-        })
-        .unwrap();
+        let config = HostsConfig::new(env!("CARGO_BIN_EXE_ft"), dir.path());
+        let mut hosts =
+            Hosts::new(HostsConfig { ram_mib: 32, disk_mib: 16, primary_args, ..config }).unwrap();
         // The host with the lower number dials.
         let relay = relayed.then(|| Relay::to(hosts.address(2).unwrap()));
         if let Some(relay) = &relay {
@@ -94,10 +86,7 @@ impl Cluster {
 
     /// Kills the primary, and waits until the other copy is live. Returns whom it killed.
     pub(crate) fn kill_live(&mut self) -> u64 {
-        let victim = self.live();
-        self.hosts.signal(victim, Signal::SIGKILL).unwrap();
-        self.wait_for(3 - victim, "going live", |report| matches!(report, Report::Live { .. }));
-        victim
+        self.hosts.fail_over(PATIENCE).unwrap_or_else(|error| panic!("{error}")).victim
     }
 
     /// Brings a host back as a secondary.

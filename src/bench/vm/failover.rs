@@ -3,9 +3,7 @@
 use super::pair::{finish, listen_for, scratch};
 use super::{Bench, Measured, PATIENCE};
 use crate::bench::stats::percentile;
-use ft::demo::Hosts;
-use ft::vm::report::Report;
-use nix::sys::signal::Signal;
+use ft::demo::{Failover, Hosts};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -36,14 +34,9 @@ impl Bench<'_> {
         for kill in 1..=self.plan.kills {
             (self.say)(&format!("failover {kill} of {}", self.plan.kills));
             listen_for(&mut hosts, BETWEEN);
-            let Some(victim) = hosts.live() else { return Err(hosts.late("a live host".into(), PATIENCE)) };
-            let heir = 3 - victim;
-            let (mark, killed) = (load.mark(), Instant::now());
-            hosts.signal(victim, Signal::SIGKILL)?;
-            let heard = hosts.wait_for("the other copy going live", PATIENCE, |heard| {
-                heard.host == heir && matches!(heard.report, Report::Live { .. })
-            })?;
-            live.push(heard.at.saturating_duration_since(killed));
+            let mark = load.mark();
+            let Failover { victim, heir, took } = hosts.fail_over(PATIENCE)?;
+            live.push(took);
             listen_for(&mut hosts, BETWEEN);
             client.push(load.gap_since(mark));
             let returned = Instant::now();

@@ -135,21 +135,16 @@ impl Bench<'_> {
         command_line: &str,
         protected: bool,
     ) -> Measured<Hosts> {
-        let mut hosts = Hosts::new(HostsConfig {
-            program: self.program.clone(),
-            dir: dir.to_owned(),
-            hosts: 2,
-            command_line: command_line.to_owned(),
-            ram_mib: RAM_MIB,
-            disk_mib: 64,
-            primary_args: Vec::new(),
-        })?;
+        let command_line = command_line.to_owned();
+        let is_store = command_line.contains("kv");
+        let config = HostsConfig::new(&self.program, dir);
+        let mut hosts = Hosts::new(HostsConfig { command_line, ram_mib: RAM_MIB, ..config })?;
         hosts.start_primary(1)?;
         if protected {
             hosts.start_secondary(2, 1)?;
             hosts.wait_until("a protected pair", PATIENCE, Hosts::is_protected)?;
         }
-        if command_line.contains("kv") {
+        if is_store {
             hosts.wait_until("the guest's service", PATIENCE, |hosts| hosts.console().contains("ready"))?;
         }
         hosts.wait_until("a status", PATIENCE, |hosts| sample(hosts).is_some())?;
