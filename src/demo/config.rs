@@ -1,6 +1,7 @@
 //! What a cluster is told at its start, and what can go wrong with it.
 
 use crate::lan::LanError;
+use crossbeam::channel::{Receiver, never};
 use ft_net::identity::IdentityError;
 use std::io;
 use std::path::PathBuf;
@@ -24,10 +25,12 @@ pub struct HostsConfig {
     pub disk_mib: u64,
     /// More arguments for the first primary.
     pub primary_args: Vec<String>,
+    /// Closed when nothing is to be waited for any more.
+    pub stop: Receiver<()>,
 }
 
 impl HostsConfig {
-    /// Two hosts, and a key-value store.
+    /// Two hosts, and a key-value store; nobody stops it.
     pub fn new(program: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -37,6 +40,7 @@ impl HostsConfig {
             ram_mib: 64,
             disk_mib: 64,
             primary_args: Vec::new(),
+            stop: never(),
         }
     }
 }
@@ -61,6 +65,9 @@ pub enum HostsError {
     /// There is no live host to be killed.
     #[error("no host is live")]
     NoneLive,
+    /// It was stopped; see [`HostsConfig::stop`].
+    #[error("interrupted; everything that was started is ended")]
+    Interrupted,
     /// What was waited for did not happen.
     #[error("{what} did not happen within {after:?}; last words of the hosts:\n{words}")]
     Late {

@@ -6,7 +6,7 @@ use super::config::{HostsConfig, HostsError};
 use crate::lan::{Forward, Mac, Switch, SwitchConfig};
 use crate::vm::config::{Cluster, DiskFile, Guest, Host, Net, VmFile};
 use crate::vm::report::Report;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, at, select_biased, unbounded};
 use ft_net::identity::DAY;
 use ft_net::{ClusterCa, HostName};
 use nix::sys::signal::{Signal, kill};
@@ -248,7 +248,7 @@ impl Hosts {
     /// Waits until a host's process has ended by itself.
     ///
     /// # Errors
-    /// [`HostsError::Late`].
+    /// [`HostsError::Late`] or [`HostsError::Interrupted`].
     pub fn wait_for_end(&mut self, host: u64, patience: Duration) -> Result<(), HostsError> {
         let started = Instant::now();
         loop {
@@ -264,18 +264,25 @@ impl Hosts {
             if started.elapsed() > patience {
                 return Err(self.late(format!("the end of host {host}"), patience));
             }
-            self.listen(Duration::from_millis(20));
+            self.listen(Duration::from_millis(20))?;
         }
     }
 
     /// The next report, if one comes within `wait`.
-    pub fn listen(&mut self, wait: Duration) -> Option<Heard> {
-        let deadline = Instant::now() + wait;
+    ///
+    /// # Errors
+    /// [`HostsError::Interrupted`].
+    pub fn listen(&mut self, wait: Duration) -> Result<Option<Heard>, HostsError> {
+        let over = at(Instant::now() + wait);
         loop {
-            match self.heard.1.recv_deadline(deadline) {
-                Ok((life, heard)) if self.take_in(life, &heard) => return Some(heard),
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            let said = select_biased! {
+                recv(self.config.stop) -> _ => return Err(HostsError::Interrupted),
+                recv(self.heard.1) -> said => said.ok(),
+                recv(over) -> _ => None,
+            };
+            let Some((life, heard)) = said else { return Ok(None) };
+            if self.take_in(life, &heard) {
+                return Ok(Some(heard));
             }
         }
     }
@@ -283,7 +290,7 @@ impl Hosts {
     /// Waits for a report.
     ///
     /// # Errors
-    /// [`HostsError::Late`].
+    /// [`HostsError::Late`] or [`HostsError::Interrupted`].
     pub fn wait_for(
         &mut self,
         what: &str,
@@ -293,7 +300,7 @@ impl Hosts {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.listen(left) {
+            match self.listen(left)? {
                 Some(heard) if is_it(&heard) => return Ok(heard),
                 Some(_) => {}
                 None => return Err(self.late(what.to_owned(), patience)),
@@ -304,7 +311,7 @@ impl Hosts {
     /// Waits until `is_so`.
     ///
     /// # Errors
-    /// [`HostsError::Late`].
+    /// [`HostsError::Late`] or [`HostsError::Interrupted`].
     pub fn wait_until(
         &mut self,
         what: &str,
@@ -313,7 +320,7 @@ impl Hosts {
     ) -> Result<(), HostsError> {
         let deadline = Instant::now() + patience;
         while !is_so(self) {
-            self.listen(Duration::from_millis(10));
+            self.listen(Duration::from_millis(10))?;
             if Instant::now() > deadline {
                 return Err(self.late(what.to_owned(), patience));
             }

@@ -33,11 +33,11 @@ impl Bench<'_> {
         let (mut client, mut live, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for kill in 1..=self.plan.kills {
             (self.say)(&format!("failover {kill} of {}", self.plan.kills));
-            listen_for(&mut hosts, BETWEEN);
+            listen_for(&mut hosts, BETWEEN)?;
             let mark = load.mark();
             let Failover { victim, heir, took } = hosts.fail_over(PATIENCE)?;
             live.push(took);
-            listen_for(&mut hosts, BETWEEN);
+            listen_for(&mut hosts, BETWEEN)?;
             client.push(load.gap_since(mark));
             let returned = Instant::now();
             hosts.start_secondary(victim, heir)?;

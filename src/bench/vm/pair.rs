@@ -103,7 +103,7 @@ impl Bench<'_> {
                     idle.push(self.window(&mut hosts)?.log_mbit_s());
                 }
                 let load = self.load(&hosts)?;
-                listen_for(&mut hosts, self.plan.window / 4);
+                listen_for(&mut hosts, self.plan.window / 4)?;
                 let ops = load.progress().ops;
                 let window = self.window(&mut hosts)?;
                 rates.push((load.progress().ops - ops) as f64 / window.seconds);
@@ -161,7 +161,7 @@ impl Bench<'_> {
         let late = |hosts: &Hosts| hosts.late("a status of the live copy".into(), self.plan.window);
         let (tick, log) = sample(hosts).ok_or_else(|| late(hosts))?;
         let started = Instant::now();
-        listen_for(hosts, self.plan.window);
+        listen_for(hosts, self.plan.window)?;
         // The next status ends the window: its figures are fresh.
         hosts.wait_for("a status of the live copy", PATIENCE, |heard| {
             heard.host == 1 && matches!(heard.report, Report::Status { .. })
@@ -184,11 +184,12 @@ fn sample(hosts: &Hosts) -> Option<(u64, u64)> {
 }
 
 /// Takes in what hosts say for a while.
-pub(super) fn listen_for(hosts: &mut Hosts, span: Duration) {
+pub(super) fn listen_for(hosts: &mut Hosts, span: Duration) -> Measured<()> {
     let end = Instant::now() + span;
     while Instant::now() < end {
-        hosts.listen(end.saturating_duration_since(Instant::now()));
+        hosts.listen(end.saturating_duration_since(Instant::now()))?;
     }
+    Ok(())
 }
 
 /// Ends a load, which must have found nothing wrong: a figure of a broken store is none.

@@ -29,7 +29,7 @@ impl Bench<'_> {
         hosts.start_primary(1)?;
         hosts.wait_until("the guest's service", PATIENCE, |hosts| hosts.console().contains("ready"))?;
         let load = self.load(&hosts)?;
-        listen_for(&mut hosts, self.plan.window);
+        listen_for(&mut hosts, self.plan.window)?;
         finish(load)?;
         hosts.signal(1, Signal::SIGTERM)?;
         hosts.wait_for_end(1, PATIENCE)?;
