@@ -14,6 +14,8 @@ pub(crate) use figures::Figures;
 
 use super::channel::idle_cores;
 use super::stats;
+use crate::signals::on_signal;
+use crossbeam::channel::Receiver;
 use ft::demo::HostsError;
 use std::error::Error;
 use std::path::PathBuf;
@@ -38,9 +40,10 @@ pub(crate) struct Plan {
 /// Measures everything, telling `say` what it is at.
 pub(crate) fn run(plan: &Plan, say: impl Fn(&str)) -> Result<Figures, Box<dyn Error>> {
     let program = std::env::current_exe()?;
+    let stop = on_signal()?;
     let cores = std::thread::available_parallelism()?.get();
     let free_cores = idle_cores(cores);
-    let bench = Bench { plan, program, say: &say };
+    let bench = Bench { plan, program, stop, say: &say };
     let compute = bench.compute()?;
     let store = bench.store()?;
     let replay = bench.replay()?;
@@ -51,6 +54,7 @@ pub(crate) fn run(plan: &Plan, say: impl Fn(&str)) -> Result<Figures, Box<dyn Er
 struct Bench<'a> {
     plan: &'a Plan,
     program: PathBuf,
+    stop: Receiver<()>,
     say: &'a dyn Fn(&str),
 }
 

@@ -4,6 +4,7 @@ mod show;
 mod summary;
 
 use super::CliResult;
+use crate::signals::on_signal;
 use crossbeam::channel::Receiver;
 use ft::demo::{Hosts, HostsConfig};
 use ft::load::{Load, LoadConfig};
@@ -60,7 +61,7 @@ pub(crate) fn run(args: Args) -> CliResult {
     }
     let dir = tempfile::Builder::new().prefix("ft-demo-").tempdir()?;
     let path = dir.path().to_owned();
-    let stop = super::vm::on_signal()?;
+    let stop = on_signal()?;
     let is_live_view = std::io::stderr().is_terminal() && !args.json;
     let mut demo = Demo { show: Show::new(is_live_view, args.json), started: Instant::now() };
     let result = demo.play(&args, &path, stop);

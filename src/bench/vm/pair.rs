@@ -137,8 +137,9 @@ impl Bench<'_> {
     ) -> Measured<Hosts> {
         let command_line = command_line.to_owned();
         let is_store = command_line.contains("kv");
+        let stop = self.stop.clone();
         let config = HostsConfig::new(&self.program, dir);
-        let mut hosts = Hosts::new(HostsConfig { command_line, ram_mib: RAM_MIB, ..config })?;
+        let mut hosts = Hosts::new(HostsConfig { command_line, ram_mib: RAM_MIB, stop, ..config })?;
         hosts.start_primary(1)?;
         if protected {
             hosts.start_secondary(2, 1)?;

@@ -24,8 +24,8 @@ impl Bench<'_> {
         let dir = tempfile::tempdir().map_err(scratch)?;
         let file = dir.path().join("recording");
         let primary_args = vec!["--record".into(), file.display().to_string()];
-        let config = HostsConfig::new(&self.program, dir.path());
-        let mut hosts = Hosts::new(HostsConfig { primary_args, ..config })?;
+        let (config, stop) = (HostsConfig::new(&self.program, dir.path()), self.stop.clone());
+        let mut hosts = Hosts::new(HostsConfig { primary_args, stop, ..config })?;
         hosts.start_primary(1)?;
         hosts.wait_until("the guest's service", PATIENCE, |hosts| hosts.console().contains("ready"))?;
         let load = self.load(&hosts)?;
