@@ -7,7 +7,7 @@ use super::CliResult;
 use crate::signals::on_signal;
 use crossbeam::channel::Receiver;
 use ft::demo::{Hosts, HostsConfig};
-use ft::load::{Load, LoadConfig};
+use ft::load::{Load, LoadConfig, LoadReport};
 use ft::vm::report::Report;
 use show::Show;
 use std::error::Error;
@@ -65,6 +65,7 @@ pub(crate) fn run(args: Args) -> CliResult {
     let is_live_view = std::io::stderr().is_terminal() && !args.json;
     let mut demo = Demo { show: Show::new(is_live_view, args.json), started: Instant::now() };
     let result = demo.play(&args, &path, stop);
+    demo.show.end();
     if args.keep {
         let kept = dir.keep();
         demo.show.line(&format!("kept: {}", kept.display()));
@@ -116,9 +117,7 @@ impl Demo {
         log.take_in(&hosts);
         let seconds = under_load.elapsed().as_secs_f64();
         self.show.line("the load ends; every key and every counter is read back");
-        let report = load.finish();
-        self.show.end();
-        drop(hosts);
+        let report = self.finish(&mut hosts, load)?;
         Ok(Summary::new("soft", start_to_protected, failovers, report, log.bytes, seconds))
     }
 
@@ -146,6 +145,15 @@ impl Demo {
             returned.elapsed().as_secs_f64()
         ));
         Ok(Failover { client, protocol, protected_again: returned.elapsed() })
+    }
+
+    /// Ends the load, which takes as long as the store needs for its last replies.
+    fn finish(&mut self, hosts: &mut Hosts, load: Load) -> Outcome<LoadReport> {
+        let finish = std::thread::Builder::new().name("ft-finish".into()).spawn(|| load.finish())?;
+        while !finish.is_finished() {
+            self.listen(hosts, None)?;
+        }
+        finish.join().map_err(|_| "the load crashed: please report it".into())
     }
 
     /// Lets time pass.
