@@ -20,6 +20,8 @@ pub mod demo;
 
 pub mod driver;
 
+pub mod error;
+
 pub mod lan;
 
 pub mod load;

@@ -28,7 +28,9 @@
 //!
 //! Paths are relative to the file's directory.
 
-use serde::{Deserialize, Serialize};
+use crate::lan::Mac;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -91,41 +93,22 @@ pub enum GuestKind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Net {
-    /// Its address.
+    /// Its address: no group's.
+    #[serde(deserialize_with = "unicast")]
     pub mac: Mac,
     /// Socket of the switch that it is plugged into.
     pub switch: PathBuf,
 }
 
-/// An Ethernet address, as `52:54:00:12:34:56`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Mac(pub [u8; 6]);
-
-impl TryFrom<String> for Mac {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let parts: Vec<Option<u8>> = text
-            .split(':')
-            .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten())
-            .collect();
-        match parts[..] {
-            [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] if a & 1 == 0 => {
-                Ok(Self([a, b, c, d, e, f]))
-            }
-            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => Err(format!(
-                "{text} is a group address: choose one whose first byte is even, such as 52:54:00:12:34:56"
-            )),
-            _ => Err(format!("{text:?} is no Ethernet address: write six bytes, such as 52:54:00:12:34:56")),
-        }
+/// A card has the address of one station.
+fn unicast<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
+    let mac = Mac::deserialize(deserializer)?;
+    if mac.is_unicast() {
+        return Ok(mac);
     }
-}
-
-impl From<Mac> for String {
-    fn from(Mac(bytes): Mac) -> Self {
-        bytes.map(|byte| format!("{byte:02x}")).join(":")
-    }
+    Err(D::Error::custom(format!(
+        "{mac} is a group address: choose one whose first byte is even, such as 52:54:00:12:34:56"
+    )))
 }
 
 /// A disk in a file that all hosts share.
@@ -275,7 +258,7 @@ mod tests {
         let file = read(&example).unwrap();
         assert_eq!((file.ram_mib, file.guest.kind), (64, GuestKind::Flat));
         assert!(file.guest.image.unwrap().is_absolute(), "paths are relative to the file");
-        assert_eq!(String::from(file.net.unwrap().mac), "52:54:00:12:34:56");
+        assert_eq!(file.net.unwrap().mac.to_string(), "52:54:00:12:34:56");
     }
 
     #[test]

@@ -7,16 +7,19 @@ use super::disk::{Disk, Lease};
 use super::entropy::Entropy;
 use super::report::{Report, Reporter};
 use crate::driver::{Backend, Status};
-use crate::lan::{Endpoint, Mac, Port};
-use crate::recording::{RecordingError, RecordingWriter};
+use crate::error::in_one_line;
+use crate::lan::{Endpoint, LanError, Mac, Port};
+use crate::recording::RecordingWriter;
 use crossbeam::channel::{Sender, TrySendError};
 use ft_core::Event;
 use ft_core::effect::{Effect, EffectKind, Numbered};
 use ft_core::frame::Frame;
 use ft_core::replica::Notice;
 use ft_core::units::Instant;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use thiserror::Error;
 
 /// What the ends are attached to.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +61,17 @@ struct Attached {
     entropy: Option<Entropy>,
 }
 
+/// Why a device has no host end here.
+#[derive(Debug, Error)]
+enum AttachError {
+    #[error("cannot open the disk {}", .0.display())]
+    Disk(PathBuf, #[source] io::Error),
+    #[error("cannot reach the switch at {}", .0.display())]
+    Net(PathBuf, #[source] LanError),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
 impl HostEnds {
     /// Ends that put what comes in into `events`, and drop `running` once the machine is off.
     pub fn new(
@@ -82,28 +96,21 @@ impl HostEnds {
         self.running = None;
     }
 
-    fn attach(&mut self) {
-        if let Some((socket, mac)) = &self.outside.net {
-            match plug_in(socket, self.events.clone()) {
-                Ok(port) => {
-                    port.announce(Mac(*mac));
-                    self.attached.net = Some(port);
-                }
-                Err(reason) => {
-                    self.give_up(format!("cannot reach the switch at {}: {reason}", socket.display()))
-                }
-            }
-        }
-        match Entropy::start(self.events.clone()) {
-            Ok(entropy) => self.attached.entropy = Some(entropy),
-            Err(error) => self.give_up(format!("cannot start a thread: {error}")),
-        }
+    fn attach(&mut self) -> Result<(), AttachError> {
         if let Some(path) = &self.outside.disk {
-            match Disk::open(path, self.lease.clone(), self.events.clone()) {
-                Ok(disk) => self.attached.disk = Some(disk),
-                Err(error) => self.give_up(format!("cannot open the disk {}: {error}", path.display())),
-            }
+            let disk = Disk::open(path, self.lease.clone(), self.events.clone());
+            self.attached.disk = Some(disk.map_err(|error| AttachError::Disk(path.clone(), error))?);
         }
+        self.attached.entropy = Some(Entropy::start(self.events.clone()).map_err(AttachError::Thread)?);
+        // Last: with the announcement, the machine's packets come here.
+        if let Some((socket, mac)) = &self.outside.net {
+            let port = Port::connect(Endpoint::Unix(socket.clone()));
+            let port = port.map_err(|error| AttachError::Net(socket.clone(), error))?;
+            hand_on(&port, self.events.clone()).map_err(AttachError::Thread)?;
+            port.announce(Mac(*mac));
+            self.attached.net = Some(port);
+        }
+        Ok(())
     }
 
     /// The machine cannot be served here: this copy ends, and the other side takes over.
@@ -159,7 +166,11 @@ impl Backend for HostEnds {
 
     fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Live(_) => self.attach(),
+            Notice::Live(_) => {
+                if let Err(error) = self.attach() {
+                    self.give_up(in_one_line(&error));
+                }
+            }
             Notice::Yielded(_) => self.attached = Attached::default(),
             _ => {}
         }
@@ -178,7 +189,7 @@ impl Backend for HostEnds {
         let Some(recording) = &mut self.recording else { return };
         if let Err(error) = recording.append(frame) {
             // A recording is worth less than the machine.
-            let reason = describe(&error);
+            let reason = in_one_line(&error);
             tracing::error!(%reason, "the recording ends here; the machine goes on");
             self.reporter.say(Report::RecordingFailed { reason });
             self.recording = None;
@@ -186,9 +197,8 @@ impl Backend for HostEnds {
     }
 }
 
-/// Connects to the switch; a thread hands on what comes from there until the port is dropped.
-fn plug_in(socket: &Path, events: Sender<Event>) -> Result<Port, String> {
-    let port = Port::connect(Endpoint::Unix(socket.into())).map_err(|error| error.to_string())?;
+/// Hands on what comes from the switch, on a thread, until the port is dropped.
+fn hand_on(port: &Port, events: Sender<Event>) -> io::Result<()> {
     let frames = port.frames().clone();
     let hand_on = move || {
         for frame in frames {
@@ -198,13 +208,5 @@ fn plug_in(socket: &Path, events: Sender<Event>) -> Result<Port, String> {
             }
         }
     };
-    let started = std::thread::Builder::new().name("ft-net-in".into()).spawn(hand_on);
-    started.map(|_| port).map_err(|error| error.to_string())
-}
-
-fn describe(error: &RecordingError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+    std::thread::Builder::new().name("ft-net-in".into()).spawn(hand_on).map(drop)
 }

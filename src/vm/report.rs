@@ -1,6 +1,7 @@
 //! What a VM's process says about itself: to a person, or as JSON lines to whoever started it.
 
 use crate::driver::Status;
+use crate::error::in_one_line;
 use ft_core::replica::Notice;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -118,7 +119,7 @@ impl From<&Notice> for Report {
             Notice::HandoverFailed(why) => {
                 Self::Notice { text: format!("the machine could not be handed over and goes on here: {why}") }
             }
-            Notice::Halted(reason) => Self::Halted { reason: chain(reason) },
+            Notice::Halted(reason) => Self::Halted { reason: in_one_line(reason) },
             Notice::Seeding(host) => {
                 Self::Notice { text: format!("host {} is being given the state", host.0) }
             }
@@ -134,13 +135,6 @@ impl From<&Notice> for Report {
                 Self::Notice { text: format!("won {term} too late and does not use it: the primary is back") }
             }
         }
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 

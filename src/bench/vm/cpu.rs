@@ -1,5 +1,6 @@
 //! `ft bench cpu`: how fast the software vCPU is, on the guest's compute loop, with nothing around it.
 
+use crate::bench::stats::Spread;
 use ft::core::machine::{Machine as _, Stop};
 use ft::core::units::Tick;
 use ft_vmm::board::BoardConfig;
@@ -51,15 +52,14 @@ pub(crate) fn run(rounds: usize, window: Duration) -> Result<CpuFigures, Box<dyn
         }
         mips.push((vm.point().tick.0 - from.0) as f64 / started.elapsed().as_secs_f64() / 1e6);
     }
-    mips.sort_by(f64::total_cmp);
-    let middle = super::median(mips.clone());
+    let Spread { median, min, max } = Spread::of(&mips).ok_or("no round was asked for")?;
     Ok(CpuFigures {
-        mips: middle,
-        mips_min: mips.first().copied().unwrap_or(0.0),
-        mips_max: mips.last().copied().unwrap_or(0.0),
+        mips: median,
+        mips_min: min,
+        mips_max: max,
         instructions: vm.point().tick.0,
         target_mips: TARGET_MIPS,
-        reached: middle >= TARGET_MIPS,
+        reached: median >= TARGET_MIPS,
     })
 }
 
