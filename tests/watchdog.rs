@@ -24,6 +24,14 @@ struct Cluster {
 impl Cluster {
     /// A protected pair on hosts 1 (primary) and 2, whose guest serves.
     fn protected(command_line: &str) -> Self {
+        let mut cluster = Self::solo(command_line);
+        cluster.hosts.start_secondary(2, 1).unwrap();
+        cluster.hosts.wait_until("a protected pair", PATIENCE, Hosts::is_protected).unwrap();
+        cluster
+    }
+
+    /// One copy on host 1, whose guest serves.
+    fn solo(command_line: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut hosts = Hosts::new(HostsConfig {
             program: env!("CARGO_BIN_EXE_ft").into(),
@@ -36,9 +44,7 @@ impl Cluster {
         })
         .unwrap();
         hosts.start_primary(1).unwrap();
-        hosts.start_secondary(2, 1).unwrap();
-        let is_up = |hosts: &Hosts| hosts.is_protected() && hosts.console().contains("ready: ");
-        hosts.wait_until("a protected pair whose guest serves", PATIENCE, is_up).unwrap();
+        hosts.wait_until("the guest's service", PATIENCE, |hosts| starts(hosts) == 1).unwrap();
         Self { hosts, _dir: dir }
     }
 
@@ -156,4 +162,15 @@ fn a_guest_is_brought_down_only_where_its_command_line_allows_it() {
         assert!(refused.to_string().contains("command line"), "{refused}");
     }
     assert_eq!(ask::<String>(&mut connection, &["PING"]).unwrap(), "PONG");
+}
+
+/// Its clock leaps by longer than the watchdog waits, and it could not have written to it.
+#[test]
+fn a_host_that_was_stopped_does_not_make_its_guest_look_hung() {
+    let mut cluster = Cluster::solo("mode=kv debug watchdog=2");
+    cluster.hosts.signal(1, Signal::SIGSTOP).unwrap();
+    std::thread::sleep(Duration::from_secs(3)); // the length of the stop is what is tested
+    cluster.hosts.signal(1, Signal::SIGCONT).unwrap();
+    let guest = cluster.bring_down("CRASH");
+    assert_eq!((guest.event, guest.restarts), (Cause::Crash, 1), "the first time that it goes down");
 }
