@@ -92,7 +92,8 @@ fn a_guest_that_crashes_is_told_from_one_that_turns_itself_off() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     fs::write(dir.join("crash.elf"), faulting::image()).unwrap();
-    write(dir, "crash.toml", "name = \"x\"\n[guest]\nkind = \"flat\"\nimage = \"crash.elf\"\n");
+    let crashes = "name = \"x\"\n[guest]\nkind = \"flat\"\nimage = \"crash.elf\"\non_crash = \"stop\"\n";
+    write(dir, "crash.toml", crashes);
     let said = refused(dir, &["run", "crash.toml"]);
     assert!(said.contains("triple fault at 0x200000") && said.contains("ft record"), "{said}");
     write(dir, "off.toml", "name = \"x\"\n[guest]\ncommand_line = \"mode=compute rounds=1\"\n");

@@ -8,6 +8,7 @@
 //! kind = "flat"                    # built-in, flat or linux
 //! image = "guest.elf"
 //! command_line = "mode=kv"
+//! on_crash = "restart"             # or "stop"
 //!
 //! [net]
 //! mac = "52:54:00:12:34:56"
@@ -29,6 +30,7 @@
 //! Paths are relative to the file's directory.
 
 use crate::lan::Mac;
+use ft_vmm::power::OnCrash;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
@@ -74,6 +76,9 @@ pub struct Guest {
     /// Its command line.
     #[serde(default)]
     pub command_line: String,
+    /// What the machine does when it crashes.
+    #[serde(default)]
+    pub on_crash: OnCrash,
 }
 
 /// How a guest is started.
@@ -257,6 +262,7 @@ mod tests {
             .collect();
         let file = read(&example).unwrap();
         assert_eq!((file.ram_mib, file.guest.kind), (64, GuestKind::Flat));
+        assert_eq!(file.guest.on_crash, OnCrash::Restart);
         assert!(file.guest.image.unwrap().is_absolute(), "paths are relative to the file");
         assert_eq!(file.net.unwrap().mac.to_string(), "52:54:00:12:34:56");
     }
@@ -268,6 +274,7 @@ mod tests {
             ("name = \"a\"\nram_mib = 0", "ram_mib"),
             ("name = \"a\"\nrm_mib = 3", "unknown field"),
             ("name = \"a\"\n[guest]\nkind = \"linux\"", "image"),
+            ("name = \"a\"\n[guest]\non_crash = \"cry\"", "`restart` or `stop`"),
             ("name = \"a\"\n[net]\nmac = \"1:2:3\"\nswitch = \"s\"", "six bytes"),
             ("name = \"a\"\n[net]\nmac = \"53:54:00:12:34:56\"\nswitch = \"s\"", "group"),
             ("name = \"a\"\n[cluster]\narbiter = \"x\"\ncredentials = \"c\"\nhosts = []", "two hosts"),

@@ -16,6 +16,7 @@ use ft_core::effect::{Effect, EffectKind, Numbered};
 use ft_core::frame::Frame;
 use ft_core::replica::Notice;
 use ft_core::units::Instant;
+use ft_vmm::power::{Cause, PowerEvent};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -120,17 +121,21 @@ impl HostEnds {
     }
 
     fn handle_power(&mut self, payload: &[u8]) {
-        let (what, ending) = match payload {
-            // That has happened inside; the machine goes on.
-            [1] => return self.reporter.say(Report::Power { what: "reset".into() }),
-            [2] => ("power off".to_owned(), Ending::PowerOff),
-            crash => {
-                let what = String::from_utf8_lossy(crash).into_owned();
-                (what.clone(), Ending::Crashed(what))
-            }
+        let Some(event) = PowerEvent::decode(payload) else {
+            tracing::error!(
+                ?payload,
+                "the machine said something of its power that this build does not know"
+            );
+            return;
         };
-        self.reporter.say(Report::Power { what });
-        self.end(ending);
+        self.reporter.say(Report::Guest(event.into()));
+        // Where it goes on, that has happened inside, in both copies.
+        if !event.goes_on {
+            self.end(match event.cause {
+                Cause::Crash => Ending::Crashed(format!("triple fault at {:#x}", event.rip)),
+                Cause::Reset | Cause::PowerOff | Cause::Watchdog => Ending::PowerOff,
+            });
+        }
     }
 
     fn give_entropy(&self, effect: &Effect) {

@@ -156,7 +156,7 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
         entropy: true,
         ..BoardConfig::default()
     };
-    Ok(VmConfig { ram_bytes: file.ram_mib << 20, boot, board })
+    Ok(VmConfig { ram_bytes: file.ram_mib << 20, boot, board, on_crash: file.guest.on_crash })
 }
 
 /// What both sides must have in common to be a pair (R10).

@@ -3,7 +3,9 @@
 use crate::driver::Status;
 use crate::error::in_one_line;
 use ft_core::replica::Notice;
+use ft_vmm::power::{Cause, PowerEvent};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -63,11 +65,8 @@ pub enum Report {
         /// What it wrote.
         text: String,
     },
-    /// The guest turned the machine off, reset it, or crashed it.
-    Power {
-        /// What happened.
-        what: String,
-    },
+    /// The guest has brought the machine down, or was found to hang.
+    Guest(GuestReport),
     /// This host cannot serve the machine.
     Failed {
         /// Why.
@@ -97,6 +96,41 @@ pub enum Report {
         /// Records that they have carried.
         log_records: u64,
     },
+}
+
+/// What became of the machine through its guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestReport {
+    /// What the guest did.
+    pub event: Cause,
+    /// Whether the machine has begun again; else it is off.
+    pub restarted: bool,
+    /// How often it has begun again since it was made, on whichever hosts, this time included.
+    pub restarts: u64,
+    /// Where the processor stood, as `0x...`.
+    pub rip: String,
+}
+
+impl From<PowerEvent> for GuestReport {
+    fn from(PowerEvent { cause, goes_on, restarts, rip }: PowerEvent) -> Self {
+        Self { event: cause, restarted: goes_on, restarts, rip: format!("{rip:#x}") }
+    }
+}
+
+impl fmt::Display for GuestReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { event, restarted, restarts, rip } = self;
+        match event {
+            Cause::Reset => f.write_str("the guest asked for a reset")?,
+            Cause::PowerOff => f.write_str("the guest turned itself off")?,
+            Cause::Watchdog => write!(f, "the guest hung at {rip}: its watchdog expired")?,
+            Cause::Crash => write!(f, "the guest crashed: triple fault at {rip}")?,
+        }
+        match restarted {
+            true => write!(f, "; the machine begins again (restart {restarts})"),
+            false => f.write_str("; the machine is off"),
+        }
+    }
 }
 
 impl From<&Status> for Report {
@@ -178,7 +212,7 @@ impl Reporter {
                 Report::Yielded { to } => writeln!(error, "ft: handed over to host {to}"),
                 Report::Halted { reason } => writeln!(error, "ft: this copy is over: {reason}"),
                 Report::Notice { text } => writeln!(error, "ft: {text}"),
-                Report::Power { what } => writeln!(error, "ft: the guest: {what}"),
+                Report::Guest(guest) => writeln!(error, "ft: {guest}"),
                 Report::Failed { reason } => writeln!(error, "ft: {reason}"),
                 Report::RecordingFailed { reason } => {
                     writeln!(error, "ft: the recording ends here: {reason}")
@@ -190,5 +224,48 @@ impl Reporter {
     /// Says it.
     pub fn say(&self, report: Report) {
         (self.0)(report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// docs/operating.md promises it.
+    #[test]
+    fn what_the_guest_did_is_said_in_json_and_in_words() {
+        for (cause, goes_on, json, text) in [
+            (
+                Cause::Watchdog,
+                true,
+                r#"{"report":"guest","event":"watchdog","restarted":true,"restarts":3,"rip":"0x200000"}"#,
+                "the guest hung at 0x200000: its watchdog expired; the machine begins again (restart 3)",
+            ),
+            (
+                Cause::Crash,
+                false,
+                r#"{"report":"guest","event":"crash","restarted":false,"restarts":3,"rip":"0x200000"}"#,
+                "the guest crashed: triple fault at 0x200000; the machine is off",
+            ),
+            (
+                Cause::PowerOff,
+                false,
+                r#"{"report":"guest","event":"power-off","restarted":false,"restarts":3,"rip":"0x200000"}"#,
+                "the guest turned itself off; the machine is off",
+            ),
+            (
+                Cause::Reset,
+                true,
+                r#"{"report":"guest","event":"reset","restarted":true,"restarts":3,"rip":"0x200000"}"#,
+                "the guest asked for a reset; the machine begins again (restart 3)",
+            ),
+        ] {
+            let guest = GuestReport::from(PowerEvent { cause, goes_on, restarts: 3, rip: 0x20_0000 });
+            assert_eq!(guest.to_string(), text);
+            let report = Report::Guest(guest);
+            assert_eq!(serde_json::to_string(&report).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Report>(json).unwrap(), report);
+        }
     }
 }

@@ -7,6 +7,7 @@ use ft_vmm::board::BoardConfig;
 use ft_vmm::boot::{BootSource, Protocol};
 use ft_vmm::guest_image::BUILT_IN;
 use ft_vmm::machine::{Vm, VmConfig};
+use ft_vmm::power::OnCrash;
 use ft_vmm::soft::SoftVcpu;
 use serde::Serialize;
 use std::error::Error;
@@ -41,7 +42,8 @@ pub(crate) fn run(rounds: usize, window: Duration) -> Result<CpuFigures, Box<dyn
         initrd: None,
         command_line: "mode=compute rounds=1000000000".into(),
     };
-    let config = VmConfig { ram_bytes: 64 << 20, boot, board: BoardConfig::default() };
+    let (board, on_crash) = (BoardConfig::default(), OnCrash::default());
+    let config = VmConfig { ram_bytes: 64 << 20, boot, board, on_crash };
     let mut vm = Vm::new(config, SoftVcpu::new())?;
     run_for(&mut vm, WARM_UP)?;
     let mut mips = Vec::new();
