@@ -33,16 +33,9 @@ impl Cluster {
     /// One copy on host 1, whose guest serves.
     fn solo(command_line: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut hosts = Hosts::new(HostsConfig {
-            program: env!("CARGO_BIN_EXE_ft").into(),
-            dir: dir.path().into(),
-            hosts: 2,
-            command_line: command_line.into(),
-            ram_mib: 32,
-            disk_mib: 16,
-            primary_args: Vec::new(),
-        })
-        .unwrap();
+        let mut config = HostsConfig::new(env!("CARGO_BIN_EXE_ft"), dir.path());
+        config.command_line = command_line.into();
+        let mut hosts = Hosts::new(config).unwrap();
         hosts.start_primary(1).unwrap();
         hosts.wait_until("the guest's service", PATIENCE, |hosts| starts(hosts) == 1).unwrap();
         Self { hosts, _dir: dir }
@@ -57,7 +50,7 @@ impl Cluster {
                 Err(error) => assert!(Instant::now() < deadline, "the service does not come back: {error}"),
             }
             // What the hosts say meanwhile is taken in.
-            self.hosts.listen(LOOK_EVERY);
+            self.hosts.listen(LOOK_EVERY).unwrap();
         }
     }
 
