@@ -6,7 +6,8 @@
 //!
 //! - [`core`]: records, log, gate and pair protocol, without any I/O;
 //! - [`net`]: the channel between hosts, QUIC with mutual TLS;
-//! - [`driver`]: runs a machine on one thread, with network, arbiter and backends.
+//! - [`driver`]: runs a machine on one thread, with network, arbiter and backends;
+//! - [`host`]: the agent of a machine, which starts VMs and keeps them redundant.
 //!
 //! `examples/embed` protects a toy machine with them.
 #![forbid(unsafe_code)]
@@ -21,6 +22,8 @@ pub mod demo;
 pub mod driver;
 
 pub mod error;
+
+pub mod host;
 
 pub mod lan;
 

@@ -192,18 +192,29 @@ impl Endpoint {
     }
 
     fn explain(&self, peer: &str, address: Option<SocketAddr>, error: &quinn::ConnectionError) -> NetError {
-        if let Some(refused) = self.identity.explain_quic(peer, error, SystemTime::now()) {
-            return refused.into();
-        }
-        let (peer, reason) = (peer.to_owned(), printable(&error.to_string()));
-        if has_no_common_protocol(error) {
-            let what = format!("it does not know {}", String::from_utf8_lossy(ALPN));
-            return NetError::Protocol { peer, what };
-        }
-        match address {
-            Some(address) => NetError::Unreachable { peer, address, reason },
-            None => NetError::Lost { peer, reason },
-        }
+        explain(&self.identity, ALPN, peer, address, error)
+    }
+}
+
+/// Why there is no connection: who refused whom, what is not spoken, or what the network did.
+pub(crate) fn explain(
+    identity: &Identity,
+    alpn: &[u8],
+    peer: &str,
+    address: Option<SocketAddr>,
+    error: &quinn::ConnectionError,
+) -> NetError {
+    if let Some(refused) = identity.explain_quic(peer, error, SystemTime::now()) {
+        return refused.into();
+    }
+    let (peer, reason) = (peer.to_owned(), printable(&error.to_string()));
+    if has_no_common_protocol(error) {
+        let what = format!("it does not know {}", String::from_utf8_lossy(alpn));
+        return NetError::Protocol { peer, what };
+    }
+    match address {
+        Some(address) => NetError::Unreachable { peer, address, reason },
+        None => NetError::Lost { peer, reason },
     }
 }
 
@@ -307,7 +318,7 @@ fn has_no_common_protocol(error: &quinn::ConnectionError) -> bool {
 }
 
 /// The host name in the certificate that TLS has verified.
-fn connection_peer(connection: &quinn::Connection) -> Result<HostName, NetError> {
+pub(crate) fn connection_peer(connection: &quinn::Connection) -> Result<HostName, NetError> {
     let certificates = connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<rustls_pki_types::CertificateDer<'static>>>().ok());

@@ -1,12 +1,14 @@
 //! The channel between the hosts of a protected machine: QUIC with mutual TLS.
 //!
 //! It carries [`ft_core::message`]s and decides nothing. An [`Endpoint`] makes [`Link`]s to authenticated peers; a
-//! [`Network`] keeps links to a set of peers up, and is the face for code that is not async.
+//! [`Network`] keeps links to a set of peers up, and is the face for code that is not async. Hosts' agents ask each other over a
+//! [`control::ControlEndpoint`].
 //!
 //! Invariant: nothing from a peer that has not shown a certificate of the cluster's CA gets further than TLS (R12).
 #![forbid(unsafe_code)]
 
 mod compress;
+pub mod control;
 mod endpoint;
 mod error;
 pub mod identity;

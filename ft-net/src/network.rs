@@ -43,7 +43,7 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 const PORT_TRIES: usize = 20;
 
 /// A peer, and where it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The name in its certificate.
     pub name: HostName,
@@ -91,13 +91,23 @@ pub struct Network {
 pub struct Peers(Arc<Inner>);
 
 impl Peers {
-    /// Lets one more peer link, and links to it.
+    /// Lets one more peer link, and links to it. A peer that is known already is dialled at once; where it is another one now, or
+    /// elsewhere, the link to the old one ends.
     pub fn add(&self, host: HostId, peer: Peer) {
-        let is_new = write(&self.0.peers).insert(host, peer).is_none();
-        if is_new && self.0.host < host {
+        let inner = &self.0;
+        let older = write(&inner.peers).insert(host, peer.clone());
+        if older.as_ref().is_some_and(|older| inner.is_other(host, older, &peer)) {
+            let link = write(&inner.links).remove(&host);
+            if let Some(link) = link {
+                link.close();
+            }
+        }
+        if older.is_some() {
+            inner.called.send_replace(());
+        } else if inner.host < host {
             let back = Arc::new(Notify::new());
-            self.0.runtime.spawn(Arc::clone(&self.0).dial_for_ever(host, Arc::clone(&back)));
-            self.0.runtime.spawn(Arc::clone(&self.0).watch_for_ever(host, back));
+            inner.runtime.spawn(Arc::clone(inner).dial_for_ever(host, Arc::clone(&back)));
+            inner.runtime.spawn(Arc::clone(inner).watch_for_ever(host, back));
         }
     }
 }
@@ -111,6 +121,8 @@ struct Inner {
     links: RwLock<BTreeMap<HostId, LinkSender>>,
     /// Changes with every new link.
     linked: watch::Sender<()>,
+    /// Changes whenever a known peer is added again.
+    called: watch::Sender<()>,
     /// Tripwires that stand, by number.
     wires: RwLock<BTreeMap<HostId, usize>>,
     events: Sender<NetEvent>,
@@ -141,6 +153,7 @@ impl Network {
             peers: RwLock::default(),
             links: RwLock::default(),
             linked: watch::Sender::new(()),
+            called: watch::Sender::new(()),
             wires: RwLock::default(),
             events,
             stopped: watch::Sender::new(false),
@@ -265,29 +278,42 @@ impl Inner {
 
     /// `back` is notified when the host's tripwire has been made.
     async fn dial_for_ever(self: Arc<Self>, host: HostId, back: Arc<Notify>) {
-        let mut pause = REDIAL_MIN;
-        let mut stopped = self.stopped.subscribe();
-        while let Some(Peer { name, address }) = self.peer(host) {
-            let attempt = tokio::select! {
-                attempt = self.endpoint.connect(address, &name) => attempt,
+        let mut pause = Pause::new(&self);
+        while let Some(peer) = self.peer(host) {
+            let connected = tokio::select! {
+                connected = self.endpoint.connect(peer.address, &peer.name) => connected,
+                () = self.moved(host, &peer) => continue,
                 () = notified_after(DIAL_FRESH, &back) => continue,
             };
-            match attempt {
+            match connected {
                 Ok(link) => {
                     let began = Instant::now();
                     self.run(host, link).await;
                     // A link that ends as soon as it is made must not be made without pause.
-                    let lasted = began.elapsed() > LASTING;
-                    pause = if lasted { REDIAL_MIN } else { (pause * 2).min(REDIAL_MAX) };
+                    if began.elapsed() > LASTING {
+                        pause.reset();
+                    }
                 }
-                Err(error) => {
-                    self.report(NetEvent::Down(host, error)).await;
-                    pause = (pause * 2).min(REDIAL_MAX);
-                }
+                Err(error) => self.report(NetEvent::Down(host, error)).await,
             }
-            let stop = stopped.wait_for(|stopped| *stopped);
-            if tokio::time::timeout(pause, stop).await.is_ok() {
+            if pause.is_stopped().await {
                 return;
+            }
+        }
+    }
+
+    /// Whether a link to `older` is of no use for `peer`. The address of a peer that dials us is its own affair.
+    fn is_other(&self, host: HostId, older: &Peer, peer: &Peer) -> bool {
+        older.name != peer.name || self.host < host && older.address != peer.address
+    }
+
+    /// Resolves when the peer is not any more what it was.
+    async fn moved(&self, host: HostId, was: &Peer) {
+        let mut called = self.called.subscribe();
+        while self.peer(host).is_some_and(|peer| !self.is_other(host, was, &peer)) {
+            // An error means that nobody can add peers any more.
+            if called.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }
@@ -347,30 +373,31 @@ impl Inner {
     }
 
     async fn watch_for_ever(self: Arc<Self>, host: HostId, back: Arc<Notify>) {
-        let mut stopped = self.stopped.subscribe();
-        let mut pause = REDIAL_MIN;
-        while let Some(Peer { name, address }) = self.peer(host) {
-            match Tripwire::connect(address, &name, (self.endpoint.identity(), self.incarnation)).await {
+        let mut pause = Pause::new(&self);
+        while let Some(peer) = self.peer(host) {
+            let Peer { name, address } = &peer;
+            let connected = tokio::select! {
+                wire = Tripwire::connect(*address, name, (self.endpoint.identity(), self.incarnation)) => wire,
+                () = self.moved(host, &peer) => continue,
+            };
+            match connected {
                 Ok(wire) => {
-                    pause = REDIAL_MIN;
+                    pause.reset();
                     back.notify_waiters();
                     self.watch(host, wire).await;
                 }
-                Err(error) => {
-                    tracing::debug!(%error, peer = %name, "no tripwire");
-                    pause = (pause * 2).min(REDIAL_MAX);
-                }
+                Err(error) => tracing::debug!(%error, peer = %name, "no tripwire"),
             }
-            let stop = stopped.wait_for(|stopped| *stopped);
-            if tokio::time::timeout(pause, stop).await.is_ok() {
+            if pause.is_stopped().await {
                 return;
             }
         }
     }
 
-    /// Watches a tripwire until it breaks or the network is stopped; or until a newer link than the one beside it is up:
-    /// the wire may lead to a process that ended while nothing could be heard of it.
+    /// Watches a tripwire until it breaks, the network is stopped or the peer is elsewhere; or until a newer link than the one
+    /// beside it is up: the wire may lead to a process that ended while nothing could be heard of it.
     async fn watch(&self, host: HostId, wire: Tripwire) {
+        let Some(peer) = self.peer(host) else { return };
         let (mut stopped, mut linked) = (self.stopped.subscribe(), self.linked.subscribe());
         let mut link = self.link(host);
         *write(&self.wires).entry(host).or_default() += 1;
@@ -378,6 +405,7 @@ impl Inner {
             loop {
                 tokio::select! {
                     _ = stopped.wait_for(|stopped| *stopped) => return,
+                    () = self.moved(host, &peer) => return,
                     _ = linked.changed() => {}
                 }
                 let now = self.link(host);
@@ -451,6 +479,38 @@ impl Inner {
 async fn notified_after(pause: Duration, notify: &Notify) {
     tokio::time::sleep(pause).await;
     notify.notified().await;
+}
+
+/// The growing pause between two attempts to dial.
+struct Pause {
+    length: Duration,
+    stopped: watch::Receiver<bool>,
+    called: watch::Receiver<()>,
+}
+
+impl Pause {
+    fn new(inner: &Inner) -> Self {
+        let (stopped, called) = (inner.stopped.subscribe(), inner.called.subscribe());
+        Self { length: REDIAL_MIN, stopped, called }
+    }
+
+    fn reset(&mut self) {
+        self.length = REDIAL_MIN;
+    }
+
+    /// Waits for as long as is due, or until peers are added again; then says whether the network is stopped.
+    async fn is_stopped(&mut self) -> bool {
+        tokio::select! {
+            _ = self.stopped.wait_for(|stopped| *stopped) => return true,
+            Ok(()) = self.called.changed() => {}
+            () = tokio::time::sleep(self.length) => {
+                self.length = (self.length * 2).min(REDIAL_MAX);
+                return false;
+            }
+        }
+        self.reset();
+        false
+    }
 }
 
 /// Whether `link` took the place of `older`.

@@ -94,6 +94,39 @@ fn a_host_that_leaves_in_peace_is_down_and_one_that_dies_is_gone() {
     a.expect_up(2);
 }
 
+/// The old host is as silent as one that is off: only being told that the peer is elsewhere ends the wait for it.
+#[test]
+fn a_peer_that_is_elsewhere_now_is_dialled_there_at_once() {
+    let cluster = Cluster::new();
+    let [a, old] = Host::pair(&cluster, never_silent());
+    a.expect_up(2);
+    a.expect_watched(2);
+    let new = Host::start(&cluster, 2, &[DIALER], never_silent());
+    a.add_peer(2, new.address());
+    a.expect_up(2);
+    new.expect_up(1);
+    new.expect_watched(1);
+    assert!(a.network.send(HostId(2), say(1)));
+    new.expect_message(1, &say(1));
+    old.expect_up(1);
+    assert!(reason(&old.expect_down(1)).contains("closed"));
+    // Told the same again, nothing ends.
+    a.add_peer(2, new.address());
+    assert!(new.network.send(HostId(1), say(2)));
+    a.expect_message(2, &say(2));
+}
+
+/// Where a peer that dials us listens is of no interest: a link that it made stays.
+#[test]
+fn a_dialer_that_is_elsewhere_keeps_its_link() {
+    let [a, b] = Host::pair(&Cluster::new(), never_silent());
+    a.expect_up(2);
+    b.expect_up(1);
+    b.add_peer(1, a.address());
+    assert!(a.network.send(HostId(2), say(1)));
+    b.expect_message(1, &say(1));
+}
+
 #[test]
 fn a_dialer_that_dies_is_gone_as_well() {
     let [a, b] = Host::pair(&Cluster::new(), never_silent());

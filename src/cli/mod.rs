@@ -1,9 +1,11 @@
 //! The command line: one module for each subcommand; each turns its flags into library calls and prints.
 
+mod agent;
 mod bench;
 mod ca;
 mod check;
 mod demo;
+mod host;
 mod replay;
 mod sim;
 mod switch;
@@ -11,6 +13,7 @@ mod vm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Parser)]
 #[command(name = "ft", version, about = "Fault-tolerant lockstep replication of virtual machines")]
@@ -29,6 +32,18 @@ enum Command {
     Primary(vm::PrimaryArgs),
     /// Run a further copy of a protected VM on this host
     Secondary(vm::SecondaryArgs),
+    /// Be this host's agent: start VMs, look after them and keep them redundant
+    Host(host::Args),
+    /// Start a VM on the hosts of the cluster, and keep it protected
+    Protect(agent::ProtectArgs),
+    /// List hosts and VMs
+    List(agent::ListArgs),
+    /// Say how VMs are
+    Status(agent::StatusArgs),
+    /// Stop a VM on all hosts
+    Stop(agent::StopArgs),
+    /// Say what has happened on a host
+    Events(agent::EventsArgs),
     /// Run a VM, unprotected, and record it
     Record(vm::RecordArgs),
     /// Run a recording again, and compare everything
@@ -50,12 +65,24 @@ enum Command {
 /// Parses the command line and runs the subcommand. What went wrong is printed as one sentence on standard error.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    log_to_standard_error();
+    match cli.command {
+        // These choose by themselves where log lines go.
+        Command::Run(_) | Command::Primary(_) | Command::Secondary(_) | Command::Record(_) => {}
+        // A daemon says what happens.
+        Command::Host(_) => log_to(std::io::stderr, "info"),
+        _ => log_to(std::io::stderr, "warn"),
+    }
     let result = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => vm::run(args),
         Command::Primary(args) => vm::primary(args),
         Command::Secondary(args) => vm::secondary(args),
+        Command::Host(args) => host::run(args),
+        Command::Protect(args) => agent::protect(args),
+        Command::List(args) => agent::list(args),
+        Command::Status(args) => agent::status(args),
+        Command::Stop(args) => agent::stop(args),
+        Command::Events(args) => agent::events(args),
         Command::Record(args) => vm::record(args),
         Command::Replay(args) => replay::replay(args),
         Command::Inspect(args) => replay::inspect(args),
@@ -74,11 +101,11 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Log lines from warnings on; more with FT_LOG=debug, or as tracing-subscriber's EnvFilter has it.
-fn log_to_standard_error() {
+/// Log lines from `level` on; more with FT_LOG=debug, or as tracing-subscriber's EnvFilter has it.
+pub(crate) fn log_to(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static, level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FT_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
 }
 
 /// What a subcommand returns: its exit status, or an error to print.

@@ -1,16 +1,20 @@
 //! `ft run`, `ft primary`, `ft secondary`: one copy of a VM on this host.
 
-use super::CliResult;
+use super::{CliResult, log_to};
 use crate::signals::on_signal;
 use ft::core::config::Config;
 use ft::core::error::HaltReason;
 use ft::core::units::Span;
 use ft::vm::config::VmFile;
+use ft::vm::control::Control;
 use ft::vm::ends::Ending;
+use ft::vm::log::LogFile;
 use ft::vm::process::{self, Begin, Ended, Options};
 use ft::vm::report::Reporter;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// What all three have in common.
 #[derive(clap::Args)]
@@ -27,6 +31,19 @@ struct Common {
     /// Report as JSON lines on standard output
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+/// For whoever starts the process, leaves it to itself and comes back to it: `ft host`.
+#[derive(Default, clap::Args)]
+pub(crate) struct AgentArgs {
+    /// Listen for controllers on a Unix socket, in a session of its own; hosts may then be added while the VM runs
+    #[arg(long, value_name = "SOCKET", requires = "log", conflicts_with = "json")]
+    control: Option<PathBuf>,
+    /// Write to a file instead of standard output and standard error, and keep it small
+    #[arg(long, value_name = "FILE", requires = "control")]
+    log: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -74,7 +91,8 @@ pub(crate) fn run(args: RunArgs) -> CliResult {
 
 pub(crate) fn record(args: RecordArgs) -> CliResult {
     let RecordArgs { recording, file, json } = args;
-    let common = Common { file, record: Some(recording), heartbeat_ms: 100, json };
+    let agent = AgentArgs::default();
+    let common = Common { file, record: Some(recording), heartbeat_ms: 100, json, agent };
     start(common, Begin::Alone)
 }
 
@@ -87,10 +105,18 @@ pub(crate) fn secondary(args: SecondaryArgs) -> CliResult {
 }
 
 fn start(common: Common, begin: Begin) -> CliResult {
-    let file = VmFile::read(&common.file)?;
-    let reporter = if common.json { Reporter::json() } else { Reporter::plain() };
+    let control = common.agent.control()?;
+    let file = match &control {
+        Some(_) => VmFile::read_growing(&common.file)?,
+        None => VmFile::read(&common.file)?,
+    };
+    let reporter = match &control {
+        Some(control) => control.reporter(),
+        None if common.json => Reporter::json(),
+        None => Reporter::plain(),
+    };
     let config = config(common.heartbeat_ms);
-    let options = Options { begin, config, record: common.record, reporter, stop: on_signal()? };
+    let options = Options { begin, config, record: common.record, reporter, stop: on_signal()?, control };
     match process::run(&file, options)? {
         Ended::Stopped | Ended::Over(HaltReason::Requested) | Ended::Ending(Ending::PowerOff) => Ok(ExitCode::SUCCESS),
         // It has been reported.
@@ -99,6 +125,24 @@ fn start(common: Common, begin: Begin) -> CliResult {
             "the guest crashed: {what}; record it with `ft record FILE VM.toml`, and look at it with `ft replay FILE --console`"
         )
         .into()),
+    }
+}
+
+impl AgentArgs {
+    /// The control socket, in a process that outlives whoever started it.
+    fn control(&self) -> Result<Option<Control>, Box<dyn std::error::Error>> {
+        let (Some(socket), Some(log)) = (&self.control, &self.log) else {
+            log_to(io::stderr, "warn");
+            return Ok(None);
+        };
+        let failed = |doing: &str, path: &Path, error: io::Error| {
+            format!("cannot {doing} {}: {error}", path.display())
+        };
+        process::detach()?;
+        let log = Arc::new(LogFile::open(log).map_err(|error| failed("write the log", log, error))?);
+        log_to(Arc::clone(&log), "warn");
+        let control = Control::listen(socket, log);
+        Ok(Some(control.map_err(|error| failed("listen at", socket, error))?))
     }
 }
 

@@ -177,14 +177,37 @@ impl VmFile {
     /// # Errors
     /// [`ConfigError`], which names the file, the place and what to do.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let file = Self::read_growing(path)?;
+        if file.cluster.as_ref().is_some_and(|cluster| cluster.hosts.len() < 2) {
+            let reason =
+                "cluster.hosts: list at least two hosts, each with an id and a name of its own".into();
+            return Err(ConfigError::Content { path: path.into(), reason });
+        }
+        Ok(file)
+    }
+
+    /// Reads the file of a VM that is told of further hosts while it runs: it may begin with this host only.
+    ///
+    /// # Errors
+    /// As [`VmFile::read`].
+    pub fn read_growing(path: &Path) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.into(), source };
         let text = std::fs::read_to_string(path).map_err(read)?;
         let wrong = |reason: String| ConfigError::Content { path: path.into(), reason };
-        let mut file: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        file.check().map_err(wrong)?;
+        let mut file = Self::from_text(&text).map_err(wrong)?;
         if let Some(dir) = path.parent() {
             file.resolve(dir);
         }
+        Ok(file)
+    }
+
+    /// What a text says, with paths as they stand in it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_text(text: &str) -> Result<Self, String> {
+        let file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        file.check()?;
         Ok(file)
     }
 
@@ -214,10 +237,8 @@ impl VmFile {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let ids: BTreeSet<u64> = cluster.hosts.iter().map(|host| host.id).collect();
         let names: BTreeSet<&str> = cluster.hosts.iter().map(|host| &host.name[..]).collect();
-        if ids.len() != cluster.hosts.len() || names.len() != cluster.hosts.len() || ids.len() < 2 {
-            return Err(
-                "cluster.hosts: list at least two hosts, each with an id and a name of its own".into()
-            );
+        if ids.len() != cluster.hosts.len() || names.len() != cluster.hosts.len() {
+            return Err("cluster.hosts: give each host an id and a name of its own".into());
         }
         Ok(())
     }

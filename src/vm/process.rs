@@ -1,6 +1,7 @@
 //! One copy of a VM on one host.
 
 use super::config::{Cluster, GuestKind, Host, VmFile};
+use super::control::Control;
 use super::disk::Disk;
 use super::ends::{Ending, HostEnds, Outside};
 use super::recipe::{Recipe, RecipeError};
@@ -67,6 +68,8 @@ pub struct Options {
     pub reporter: Reporter,
     /// Closed when the copy is to end.
     pub stop: Receiver<()>,
+    /// The socket of whoever started the process and looks after it.
+    pub control: Option<Control>,
 }
 
 /// Why a copy cannot be run.
@@ -188,12 +191,17 @@ pub enum Ended {
 /// # Errors
 /// [`RunError`]: nothing was begun, or nothing is left of what was.
 pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
-    let Options { begin, mut config, record, reporter, stop } = options;
+    let Options { begin, mut config, record, reporter, mut stop, control } = options;
     config.record = record.is_some();
     let vm = vm_config(file)?;
     let profile = profile(file, &vm);
     let place = Place::of(file, begin)?;
     let (network, net_events) = place.network()?;
+    if let Some(control) = &control {
+        control.name(&file.name, place.node.host.0);
+        control.attach(network.peers());
+        stop = either(stop, control.stop()).map_err(RunError::Thread)?;
+    }
     reporter.say(Report::Listening { address: network.address().to_string() });
     let id = place.node;
     let identity = replica::Identity { node: id, profile: profile.clone(), config };
@@ -226,6 +234,20 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
         Some(reason) => Ended::Over(reason),
         None => ending.get().cloned().map_or(Ended::Stopped, Ended::Ending),
     })
+}
+
+/// Leaves the session of whoever started this process, and the terminal's hang-up with it: their end is not ours.
+///
+/// # Errors
+/// The operating system's.
+pub fn detach() -> io::Result<()> {
+    match nix::unistd::setsid() {
+        // The first of a process group, as when a shell has started it: it has a group of its own already.
+        Ok(_) | Err(nix::errno::Errno::EPERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default())?;
+    Ok(())
 }
 
 /// An arbiter that is a function.

@@ -133,6 +133,27 @@ impl fmt::Display for GuestReport {
     }
 }
 
+impl Report {
+    /// What a person is told; `None` for what is no event: the guest's console, and how things stand.
+    pub fn words(&self) -> Option<String> {
+        Some(match self {
+            Self::Console { .. } | Self::Status { .. } => return None,
+            Self::Listening { address } => format!("listens at {address}"),
+            Self::Live { term } => format!("live in term {term}"),
+            Self::Protected { with } => format!("protected, with host {with}"),
+            Self::Solo { term } => format!("solo in term {term}: there is no other copy"),
+            Self::Following { primary } => format!("follows host {primary}"),
+            Self::Promoting { term } => format!("takes over in term {term}"),
+            Self::Yielded { to } => format!("handed over to host {to}"),
+            Self::Halted { reason } => format!("this copy is over: {reason}"),
+            Self::Notice { text } => text.clone(),
+            Self::Guest(guest) => guest.to_string(),
+            Self::Failed { reason } => reason.clone(),
+            Self::RecordingFailed { reason } => format!("the recording ends here: {reason}"),
+        })
+    }
+}
+
 impl From<&Status> for Report {
     fn from(status: &Status) -> Self {
         let Status { term, live, protected, tick, lag, pace, log_bytes, log_records } = *status;
@@ -196,27 +217,14 @@ impl Reporter {
     /// For a person: the guest's console as it is, on standard output; the rest as lines on standard error, without the status.
     pub fn plain() -> Self {
         Self::new(|report| {
-            let mut error = std::io::stderr().lock();
-            let _ = match report {
-                Report::Console { text, .. } => {
+            // Nobody listens any more: the machine goes on all the same.
+            let _ = match (&report, report.words()) {
+                (Report::Console { text, .. }, _) => {
                     let mut out = std::io::stdout().lock();
                     out.write_all(text.as_bytes()).and_then(|()| out.flush())
                 }
-                Report::Status { .. } => Ok(()),
-                Report::Listening { address } => writeln!(error, "ft: listens at {address}"),
-                Report::Live { term } => writeln!(error, "ft: live in term {term}"),
-                Report::Protected { with } => writeln!(error, "ft: protected, with host {with}"),
-                Report::Solo { term } => writeln!(error, "ft: solo in term {term}: there is no other copy"),
-                Report::Following { primary } => writeln!(error, "ft: follows host {primary}"),
-                Report::Promoting { term } => writeln!(error, "ft: takes over in term {term}"),
-                Report::Yielded { to } => writeln!(error, "ft: handed over to host {to}"),
-                Report::Halted { reason } => writeln!(error, "ft: this copy is over: {reason}"),
-                Report::Notice { text } => writeln!(error, "ft: {text}"),
-                Report::Guest(guest) => writeln!(error, "ft: {guest}"),
-                Report::Failed { reason } => writeln!(error, "ft: {reason}"),
-                Report::RecordingFailed { reason } => {
-                    writeln!(error, "ft: the recording ends here: {reason}")
-                }
+                (_, Some(words)) => writeln!(std::io::stderr(), "ft: {words}"),
+                (_, None) => Ok(()),
             };
         })
     }

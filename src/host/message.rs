@@ -1,0 +1,240 @@
+//! What agents, and people through them, ask an agent, and what it answers: JSON, one object each.
+//!
+//! Every request may arrive twice (see [`ft_net::control`]): the second time it changes nothing.
+
+use super::config::Capacity;
+use super::events::Event;
+use crate::vm::config::Host;
+use crate::vm::control::Snapshot;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// A request, as a person sends it to the local agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// The host whose agent is to answer; `None`: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What an agent is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What this host has, and what runs on it.
+    Describe,
+    /// Start a VM here, and keep it redundant from then on.
+    Protect {
+        /// The VM's file as text, its paths absolute, without hosts.
+        file: String,
+        /// Start although it has been live before: from what is on its disks.
+        #[serde(default)]
+        again: bool,
+        /// Hosts that will not come back, by name: nobody need see that no copy runs there.
+        #[serde(default)]
+        lost: Vec<String>,
+    },
+    /// Start a secondary here; the answer says where it listens.
+    Seed {
+        /// The VM's file as text.
+        file: String,
+        /// Where the VM is live.
+        primary: Host,
+    },
+    /// Tell a VM that runs here of another host.
+    AddPeer {
+        /// The VM.
+        vm: String,
+        /// The host, and where its copy listens.
+        peer: Host,
+    },
+    /// All copies of a VM in the cluster.
+    Status {
+        /// The VM.
+        vm: String,
+    },
+    /// All hosts and what runs on them.
+    List,
+    /// Stop a VM on all hosts.
+    Stop {
+        /// The VM.
+        vm: String,
+    },
+    /// A step of stopping a VM on all hosts: what is to happen to the copy here.
+    Retire {
+        /// The VM.
+        vm: String,
+        /// Which copies are to end.
+        end: Retire,
+    },
+    /// End a secondary that was begun here and has not come into step.
+    Discard {
+        /// The VM.
+        vm: String,
+    },
+    /// What has happened on this host.
+    Events {
+        /// After the event of this number; 0: from the oldest there is.
+        since: u64,
+        /// How long to wait for something to happen, in milliseconds.
+        #[serde(default)]
+        wait_ms: u64,
+    },
+}
+
+/// Which copies end in a step of [`Request::Stop`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retire {
+    /// None yet: the VM is only not made redundant any more.
+    None,
+    /// Those that are not live: or they would go live when the live one ends.
+    Followers,
+    /// All.
+    All,
+}
+
+/// What an agent answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Request::Describe`].
+    Description(Box<Description>),
+    /// To [`Request::Seed`]: a secondary listens there.
+    Seeded {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// To [`Request::List`] and [`Request::Status`].
+    Hosts {
+        /// The hosts; for a status only those that have a copy.
+        hosts: Vec<HostStatus>,
+    },
+    /// To [`Request::Events`].
+    Events {
+        /// Oldest first.
+        events: Vec<Event>,
+    },
+    /// It is done, or under way.
+    Done {
+        /// What is worth knowing all the same.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        remarks: Vec<String>,
+    },
+    /// It cannot be done.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Answer {
+    /// A refusal.
+    pub fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused { reason: reason.into() }
+    }
+
+    /// It is done, and there is nothing to say about it.
+    pub fn done() -> Self {
+        Self::Done { remarks: Vec::new() }
+    }
+}
+
+/// A host as its agent describes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Description {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// What fails together with it.
+    pub domain: String,
+    /// The build of its agent.
+    pub version: String,
+    /// The CPU model that its VMs see: copies of a VM need the same (R10).
+    pub cpu: String,
+    /// Whether it takes no further copies.
+    pub draining: bool,
+    /// What VMs may use there.
+    pub capacity: Capacity,
+    /// What of that is free.
+    pub free: Capacity,
+    /// The copies of VMs there, those that are over too.
+    pub vms: Vec<VmStatus>,
+}
+
+/// A host as another one's agent knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be reached; `None` while it can.
+    pub down: Option<String>,
+    /// What it last said of itself.
+    pub description: Option<Description>,
+}
+
+/// A copy of a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// The VM.
+    pub name: String,
+    /// Its memory.
+    pub memory_mib: u64,
+    /// When this copy was started, in seconds since 1970.
+    pub began: u64,
+    /// Whether its process runs.
+    pub running: bool,
+    /// What it last said of itself.
+    pub copy: Snapshot,
+    /// How it ended.
+    pub ended: Option<Ended>,
+    /// Whether it is not to be made redundant: it is being stopped.
+    pub retired: bool,
+    /// What is being done to make it redundant.
+    pub respawn: Option<String>,
+}
+
+impl VmStatus {
+    /// Whether this is the copy that talks to the world.
+    pub fn is_live(&self) -> bool {
+        self.running && self.copy.role == crate::vm::control::Role::Live
+    }
+}
+
+/// How a VM's process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// In words.
+    pub how: String,
+    /// The last lines that it wrote.
+    pub words: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn requests_and_answers_come_back() {
+        let line = r#"{"request":{"request":"events","since":3}}"#;
+        let ask: Ask = serde_json::from_str(line).unwrap();
+        assert!(matches!(ask, Ask { on: None, request: Request::Events { since: 3, wait_ms: 0 } }));
+        assert!(serde_json::from_str::<Request>(r#"{"request":"retire","vm":"x","end":"some"}"#).is_err());
+        let answer = Answer::Seeded { address: "10.0.0.1:7".parse().unwrap() };
+        let text = serde_json::to_string(&answer).unwrap();
+        assert_eq!(text, r#"{"answer":"seeded","address":"10.0.0.1:7"}"#);
+        let text = serde_json::to_string(&Answer::done()).unwrap();
+        assert!(
+            matches!(serde_json::from_str(&text).unwrap(), Answer::Done { remarks } if remarks.is_empty())
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! Three hosts with an agent each, as three directories on this machine: VMs are protected, and stay so whatever is killed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "hosts/cluster.rs"]
+mod cluster;
+
+use cluster::{Cluster, VM};
+use ft::host::events::Kind;
+
+#[test]
+fn a_vm_is_live_elsewhere_and_protected_on_a_third_host_after_its_process_was_killed() {
+    let mut cluster = Cluster::start();
+    let said = cluster.ft(1, &["protect", "vm.toml"]);
+    assert_eq!(said, format!("{VM} is protected, live on host-1 in term 1\n"));
+    let refused = cluster.ft_refused(2, &["protect", "vm.toml"]);
+    assert!(refused.contains("runs on host-1 already"), "{refused}");
+    cluster.write(0..100);
+
+    let (live, secondary) = cluster.pair();
+    assert_eq!(live, 1);
+    cluster.kill_vm(live);
+    cluster.wait_for_live(secondary);
+    cluster.wait_for_protection();
+    let (live, third) = cluster.pair();
+    assert_eq!(live, secondary, "it is live where its secondary was");
+    assert_eq!(third, 6 - 1 - secondary, "and protected by the host where nothing went wrong");
+    cluster.check(0..100);
+    cluster.write(100..200);
+
+    let list = cluster.ft(1, &["list"]);
+    assert!(list.contains("host-3") && list.contains("protected") && !list.contains("NOT"), "{list}");
+    let events = cluster.ft(1, &["events"]);
+    assert!(events.contains("killed by SIGKILL"), "{events}");
+    assert!(cluster.events(live).iter().any(|event| event.kind == Kind::Respawn));
+
+    let said = cluster.ft(third, &["stop", VM]);
+    assert_eq!(said, format!("{VM} is stopped\n"));
+    cluster.wait_until("the end of all copies", |cluster| cluster.running().is_empty());
+    // Its terms are owned: nobody starts it from its disks unawares.
+    let refused = cluster.ft_refused(1, &["protect", "vm.toml"]);
+    assert!(refused.contains("--again"), "{refused}");
+    cluster.ft(1, &["protect", "vm.toml", "--again", "--no-wait"]);
+    cluster.check(0..200);
+}
+
+#[test]
+fn vms_do_not_need_their_agents_and_hosts_that_come_back_take_copies() {
+    let mut cluster = Cluster::start();
+    cluster.ft(1, &["protect", "vm.toml"]);
+    cluster.write(0..100);
+    let (live, secondary) = cluster.pair();
+    let third = 6 - live - secondary;
+
+    // Without its agent the VM goes on, and so it does without its secondary; but nobody makes it redundant.
+    let before = cluster.running();
+    cluster.kill_agent(live);
+    cluster.check(0..100);
+    cluster.kill_vm(secondary);
+    cluster.wait_until("the end of the secondary", |cluster| cluster.vm_of(secondary).is_none());
+    cluster.write(100..200);
+    cluster.start_agent(live);
+    cluster.wait_for_protection();
+    assert_eq!(cluster.running()[&live], before[&live], "it is the same process");
+    assert!(cluster.events(live).iter().any(|event| event.kind == Kind::Found));
+
+    // A host dies, and another: what is left is the one that was dead first, once it is back.
+    let (live, secondary) = cluster.pair();
+    cluster.kill_agent(live);
+    cluster.kill_vm(live);
+    cluster.wait_for_live(secondary);
+    cluster.wait_for_protection();
+    cluster.check(0..200);
+    cluster.start_agent(live);
+    let (back, (live, secondary)) = (live, cluster.pair());
+    cluster.wait_until("the host that is back", |cluster| cluster.sees(live, back));
+    assert!(cluster.events(back).iter().any(|event| event.kind == Kind::Ended));
+    cluster.kill_agent(secondary);
+    cluster.kill_vm(secondary);
+    cluster.wait_until("a copy on the host that is back", |cluster| {
+        cluster.is_protected() && cluster.vm_of(back).is_some()
+    });
+    assert_eq!(cluster.pair(), (live, back));
+    cluster.check(0..200);
+    assert!(third > 0);
+}
