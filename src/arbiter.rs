@@ -7,7 +7,8 @@
 //! | [`MemoryArbiter`] | one process: a VM that is run unprotected |
 //!
 //! Invariants of all kinds: a term has at most one owner, for ever. No decision depends on a clock: times are remarks for people.
-//! An answer is given only once it will outlast a crash of whoever gives it. A claim comes back within a bounded time.
+//! An answer is given only once it will outlast a crash of whoever gives it. A claim that gets none in time comes back as unreachable, and
+//! may have won; in a directory, how long that takes is up to the file system.
 
 mod config;
 mod dir;

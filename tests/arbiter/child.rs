@@ -1,8 +1,8 @@
 //! A process that claims. Its standard output: `ready`, then `claim TERM INCARNATION OWNER-HOST OWNER-INCARNATION` for each claim; it
 //! begins when its standard input says so.
 
-use crate::suite::{VM, claim, node, race};
 use crate::small_disk;
+use crate::suite::{VM, claim, node, race};
 use ft::arbiter::ArbiterConfig;
 use ft::core::arbiter::ClaimOutcome;
 use ft::core::units::{NodeId, Term};

@@ -80,7 +80,8 @@ fn r6_a_stopped_etcd_is_no_answer_in_time_and_the_outcome_is_consistent_later() 
     // Both claims were sent, and either may have won.
     let outcomes = arbiters.each_mut().map(|(arbiter, node)| claim(arbiter, Term(1), *node));
     let owner = arbiters[0].0.last().unwrap().unwrap().owner;
-    let expected = [a, b].map(|node| if node == owner { ClaimOutcome::Won } else { ClaimOutcome::Lost { owner } });
+    let expected =
+        [a, b].map(|node| if node == owner { ClaimOutcome::Won } else { ClaimOutcome::Lost { owner } });
     assert_eq!(outcomes, expected);
 }
 
@@ -145,7 +146,10 @@ fn r6_a_minority_gives_no_answer_and_a_majority_does() {
     let mut other = EtcdArbiter::open(&etcd.config(), VM).unwrap();
     let theirs = claim(&mut other, Term(3), b);
     let ours = claim(&mut arbiter, Term(3), a);
-    let expected = [(ClaimOutcome::Won, ClaimOutcome::Lost { owner: b }), (ClaimOutcome::Lost { owner: a }, ClaimOutcome::Won)];
+    let expected = [
+        (ClaimOutcome::Won, ClaimOutcome::Lost { owner: b }),
+        (ClaimOutcome::Lost { owner: a }, ClaimOutcome::Won),
+    ];
     assert!(expected.contains(&(theirs, ours)), "{theirs:?} {ours:?}");
     assert_eq!(claim(&mut other, Term(2), b), ClaimOutcome::Lost { owner: a });
 }
@@ -198,11 +202,8 @@ fn r12_users_and_passwords() {
 
     let password_file = etcd.dir.path().join("password");
     fs::write(&password_file, "secret\n").unwrap();
-    let ft = EtcdConfig {
-        user: Some("ft".into()),
-        password_file: Some(password_file.clone()),
-        ..etcd.config()
-    };
+    let ft =
+        EtcdConfig { user: Some("ft".into()), password_file: Some(password_file.clone()), ..etcd.config() };
     let mut arbiter = EtcdArbiter::open(&ft, VM).unwrap();
     assert_eq!(claim(&mut arbiter, Term(1), node(1, 7)), ClaimOutcome::Won);
     etcd.kill(0);

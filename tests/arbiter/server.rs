@@ -65,7 +65,10 @@ impl Etcd {
     }
 
     pub(crate) fn config(&self) -> EtcdConfig {
-        EtcdConfig { timeout_ms: 3000, ..EtcdConfig::new((0..self.members.len()).map(|member| self.url(member))) }
+        EtcdConfig {
+            timeout_ms: 3000,
+            ..EtcdConfig::new((0..self.members.len()).map(|member| self.url(member)))
+        }
     }
 
     pub(crate) fn arbiter(&self) -> ArbiterConfig {

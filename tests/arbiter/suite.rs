@@ -47,7 +47,9 @@ pub(crate) fn one_winner_each_term(config: &ArbiterConfig) {
         });
         let claimers: Vec<_> = claimers.collect();
         let outcomes = claimers.into_iter().map(|(node, claims)| (node, claims.join().unwrap()));
-        outcomes.flat_map(|(node, claims)| claims.into_iter().map(move |(term, outcome)| (node, term, outcome))).collect()
+        outcomes
+            .flat_map(|(node, claims)| claims.into_iter().map(move |(term, outcome)| (node, term, outcome)))
+            .collect()
     });
     claims.extend(children.into_iter().flat_map(Child::claims));
     assert_eq!(claims.len() as u64, 4 * THREADS * TERMS);
@@ -82,7 +84,10 @@ pub(crate) fn killed_claimers(config: &ArbiterConfig) {
         let history = arbiter.history().unwrap();
         for (node, term, outcome) in claims {
             assert_eq!(outcome, ClaimOutcome::Won, "nobody else claims");
-            assert!(history.iter().any(|owned| (owned.term, owned.owner) == (term, node)), "{term}: {history:?}");
+            assert!(
+                history.iter().any(|owned| (owned.term, owned.owner) == (term, node)),
+                "{term}: {history:?}"
+            );
         }
         // Others go on. At most one claim of the dead was on its way, and may count or not.
         let next = history.last().map_or(Term(1), |last| last.term.next());
