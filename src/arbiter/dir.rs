@@ -56,7 +56,7 @@ impl DirArbiter {
 
     /// All that a claim does, under names that mean nothing.
     fn try_out(&self) -> Result<(), ArbiterError> {
-        let file = self.write(".probe-", "")?;
+        let file = self.write(".probe-", "left behind by a copy that died while it started\n")?;
         let link = file.path().with_extension("link");
         fs::hard_link(file.path(), &link)
             .map_err(failed("make a hard link in the arbiter's directory", &link))?;

@@ -177,7 +177,6 @@ fn parse<A: DeserializeOwned>(answer: &[u8]) -> serde_json::Result<A> {
 fn said(answer: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Refusal {
-        #[serde(alias = "error")]
         message: String,
     }
     parse(answer)
