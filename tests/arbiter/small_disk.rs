@@ -43,6 +43,7 @@ pub(crate) fn scenario(config: &ArbiterConfig) {
     assert_eq!(arbiter.last().unwrap().unwrap().term, Term(1));
     let error = config.open(VM).err().unwrap().to_string();
     assert!(error.contains(dir.to_str().unwrap()), "found out before it is needed: {error}");
+    drop(file);
     fs::remove_file(&filling).unwrap();
     assert_eq!(arbiter.claim(Term(2), b), ClaimOutcome::Won, "and all is well once there is room");
 
