@@ -5,12 +5,11 @@
 use super::agent::{Input, Protect, Reply, TICK};
 use super::config::HostFile;
 use super::message::{Answer, Ask, Request, Retire};
-use crate::arbiter::DirArbiter;
+use crate::arbiter::OwnedTerm;
 use crate::error::in_one_line;
 use crate::vm::config::VmFile;
 use crate::vm::control::{Command, Line};
 use bytes::Bytes;
-use ft_core::units::{NodeId, Term};
 use ft_net::control::{Call, ControlEndpoint, QUESTION_BYTES_MAX};
 use ft_net::{HostName, Peer};
 use std::collections::BTreeMap;
@@ -219,15 +218,15 @@ impl Shared {
     }
 
     /// A VM's file, and what the arbiter says of the VM.
-    async fn look_up(&self, file: &str) -> Result<(VmFile, Option<(Term, NodeId)>), String> {
+    async fn look_up(&self, file: &str) -> Result<(VmFile, Option<OwnedTerm>), String> {
         let file = VmFile::from_text(file)?;
         if file.cluster.is_some() {
             return Err("the VM's file has a [cluster]: leave it out, agents know the hosts".into());
         }
         let (arbiter, name) = (self.file.arbiter.clone(), file.name.clone());
         let last = tokio::task::spawn_blocking(move || {
-            let failed = |error| format!("cannot ask the arbiter in {}: {error}", arbiter.display());
-            DirArbiter::open(&arbiter, &name).and_then(|arbiter| arbiter.last()).map_err(failed)
+            let last = arbiter.open(&name).and_then(|mut arbiter| arbiter.last());
+            last.map_err(|error| format!("cannot ask the arbiter: {}", in_one_line(&error)))
         });
         let last = last.await.map_err(|error| error.to_string())??;
         Ok((file, last))

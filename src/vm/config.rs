@@ -19,7 +19,8 @@
 //! mib = 64
 //!
 //! [cluster]
-//! arbiter = "/shared/arbiter"      # a directory that all hosts share
+//! arbiter = "/shared/arbiter"      # a directory that all hosts share; or an etcd cluster:
+//! # arbiter = { etcd = ["https://10.0.0.1:2379"], ca = "ca.pem", cert = "host.pem", key = "host.key" }
 //! credentials = "/etc/ft/host-a"   # of `ft ca issue`; this host's
 //! hosts = [
 //!     { id = 1, name = "host-a", address = "10.0.0.1:7001" },
@@ -29,6 +30,7 @@
 //!
 //! Paths are relative to the file's directory.
 
+use crate::arbiter::ArbiterConfig;
 use crate::lan::Mac;
 use ft_vmm::power::OnCrash;
 use serde::de::Error as _;
@@ -130,8 +132,8 @@ pub struct DiskFile {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
-    /// A directory that all hosts share.
-    pub arbiter: PathBuf,
+    /// Who decides which host is live.
+    pub arbiter: ArbiterConfig,
     /// This host's certificate and key.
     pub credentials: PathBuf,
     /// All hosts, this one too.
@@ -250,7 +252,8 @@ impl VmFile {
         paths.extend(self.net.as_mut().map(|net| &mut net.switch));
         paths.extend(self.disk.as_mut().map(|disk| &mut disk.path));
         if let Some(Cluster { arbiter, credentials, .. }) = &mut self.cluster {
-            paths.extend([arbiter, credentials]);
+            arbiter.resolve(dir);
+            paths.push(credentials);
         }
         for path in paths {
             *path = dir.join(&*path);
@@ -299,6 +302,7 @@ mod tests {
             ("name = \"a\"\n[net]\nmac = \"1:2:3\"\nswitch = \"s\"", "six bytes"),
             ("name = \"a\"\n[net]\nmac = \"53:54:00:12:34:56\"\nswitch = \"s\"", "group"),
             ("name = \"a\"\n[cluster]\narbiter = \"x\"\ncredentials = \"c\"\nhosts = []", "two hosts"),
+            ("name = \"a\"\n[cluster]\narbiter = { etc = [] }", "etc"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(word), "{error}");
