@@ -82,6 +82,14 @@ impl Cluster {
         fs::write(dir.join("vm.toml"), vm).unwrap();
     }
 
+    pub(crate) fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.dir.path().join(file)).unwrap()
+    }
+
+    pub(crate) fn write_file(&self, file: &str, text: &str) {
+        fs::write(self.dir.path().join(file), text).unwrap();
+    }
+
     fn state(&self, host: u64) -> PathBuf {
         self.dir.path().join(format!("state-{host}"))
     }
@@ -241,7 +249,8 @@ impl Cluster {
     pub(crate) fn write(&self, keys: Range<u64>) {
         let mut connection = self.connect();
         for key in keys {
-            let said: String = redis::cmd("SET").arg(format!("key:{key}")).arg(key * 7).query(&mut connection).unwrap();
+            let said: String =
+                redis::cmd("SET").arg(format!("key:{key}")).arg(key * 7).query(&mut connection).unwrap();
             assert_eq!(said, "OK");
         }
     }
