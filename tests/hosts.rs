@@ -13,7 +13,7 @@ fn a_vm_is_live_elsewhere_and_protected_on_a_third_host_after_its_process_was_ki
     let said = cluster.ft(1, &["protect", "vm.toml"]);
     assert_eq!(said, format!("{VM} is protected, live on host-1 in term 1\n"));
     let refused = cluster.ft_refused(2, &["protect", "vm.toml"]);
-    assert!(refused.contains("runs on host-1 already"), "{refused}");
+    assert!(refused.contains("already: see `ft status store`"), "{refused}");
     cluster.write(0..100);
 
     let (live, secondary) = cluster.pair();
@@ -82,4 +82,36 @@ fn vms_do_not_need_their_agents_and_hosts_that_come_back_take_copies() {
     assert_eq!(cluster.pair(), (live, back));
     cluster.check(0..200);
     assert!(third > 0);
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_what_to_do() {
+    let cluster = Cluster::start();
+    let vm = cluster.read("vm.toml");
+    cluster.write_file("big.toml", &vm.replace("ram_mib = 32", "ram_mib = 65"));
+    cluster.write_file(
+        "hosts.toml",
+        &format!(
+            "{vm}[cluster]\narbiter = \"a\"\ncredentials = \"c\"\nhosts = [{}, {}]\n",
+            "{ id = 1, name = \"host-1\", address = \"127.0.0.1:1\" }",
+            "{ id = 2, name = \"host-2\", address = \"127.0.0.1:2\" }",
+        ),
+    );
+    let other = cluster.read("host-1.toml").replace("credentials = \"host-1\"", "credentials = \"host-2\"");
+    cluster.write_file("other.toml", &other.replace("state-1", "state-4"));
+    for (args, words) in [
+        (&["host", "host-1.toml"][..], &["another agent uses", "state-1"][..]),
+        (&["host", "other.toml"], &["is for host-2", "ft ca issue host-1"]),
+        (&["list", "--state", "nowhere"], &["nowhere", "is `ft host` running"]),
+        (&["protect", "big.toml"], &["64 MiB of memory free", "needs 65"]),
+        (&["protect", "hosts.toml"], &["leave it out"]),
+        (&["protect", "vm.toml", "--on", "host-9"], &["host-9", "no host of this cluster"]),
+        (&["protect", "vm.toml", "--lost", "host-2"], &["--again"]),
+        (&["status", "nothing"], &["nothing", "ft list"]),
+        (&["stop", "nothing"], &["nothing", "ft list"]),
+    ] {
+        let said = cluster.ft_refused(1, args);
+        assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
+    }
+    assert!(cluster.running().is_empty());
 }

@@ -73,7 +73,8 @@ struct PeerView {
     /// Why it cannot be reached.
     down: Option<String>,
     description: Option<Box<Description>>,
-    described: Instant,
+    /// When it was last asked, and had answered or not.
+    described: Option<Instant>,
 }
 
 /// The agent.
@@ -106,7 +107,7 @@ impl Agent {
         let now = Instant::now();
         let unknown = |peer: &crate::vm::config::Host| {
             let (name, down) = (peer.name.clone(), Some("has not been heard of yet".to_owned()));
-            (peer.id, PeerView { name, down, description: None, described: now })
+            (peer.id, PeerView { name, down, description: None, described: None })
         };
         let peers = file.peers.iter().map(unknown).collect();
         let (vms, lives) = (BTreeMap::new(), 0);
@@ -164,7 +165,7 @@ impl Agent {
     fn handle_description(&mut self, id: u64, outcome: Result<Box<Description>, String>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let was_up = peer.down.is_none();
-        peer.described = Instant::now();
+        peer.described = Some(Instant::now());
         let event = match outcome {
             Ok(description) if description.id != id => {
                 let reason = format!("it says that it is host {}: its file or ours is wrong", description.id);

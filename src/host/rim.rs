@@ -21,6 +21,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 /// How often other hosts are asked what they are like, and how long they may take to say it.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(1);
@@ -170,7 +171,7 @@ impl Shared {
         }
     }
 
-    async fn serve_person(&self, stream: UnixStream) -> io::Result<()> {
+    async fn serve_person(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut read = BufReader::new(read);
         while let Some(line) = read_line(&mut read, QUESTION_BYTES_MAX as u64).await? {
@@ -184,7 +185,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn answer_person(&self, on: Option<&str>, request: Request) -> Answer {
+    async fn answer_person(self: &Arc<Self>, on: Option<&str>, request: Request) -> Answer {
         match on {
             Some(name) if name != self.file.name => {
                 let Some((id, _)) = self.peers.iter().find(|(_, peer)| peer.name.as_str() == name) else {
@@ -196,7 +197,7 @@ impl Shared {
         }
     }
 
-    async fn answer(&self, from: Option<HostName>, request: Request) -> Answer {
+    async fn answer(self: &Arc<Self>, from: Option<HostName>, request: Request) -> Answer {
         match request {
             Request::Protect { file, again, lost } => {
                 let protect =
@@ -233,7 +234,7 @@ impl Shared {
     }
 
     /// Ends all copies of a VM: those that would take over first.
-    async fn stop_everywhere(&self, vm: &str) -> Answer {
+    async fn stop_everywhere(self: &Arc<Self>, vm: &str) -> Answer {
         let status = Request::Status { vm: vm.to_owned() };
         let known = self.ask_agent(|reply| Input::Asked(None, status, reply)).await;
         if let Answer::Refused { .. } = known {
@@ -256,6 +257,7 @@ impl Shared {
                 }
             }
         }
+        self.describe_all().await;
         let unsure = |(host, reason)| format!("{host}: a copy there may still run, and go live: {reason}");
         Answer::Done { remarks: remarks.into_iter().map(unsure).collect() }
     }
@@ -268,17 +270,26 @@ impl Shared {
     }
 
     async fn describe_for_ever(self: Arc<Self>, host: u64) {
-        loop {
-            let outcome = match self.ask(host, &Request::Describe, DESCRIBE_WITHIN).await {
-                Ok(Answer::Description(description)) => Ok(description),
-                Ok(other) => Err(unexpected(other)),
-                Err(reason) => Err(reason),
-            };
-            if self.inputs.send(Input::Described(host, outcome)).await.is_err() {
-                return;
-            }
+        while !self.inputs.is_closed() {
+            Arc::clone(&self).describe(host).await;
             tokio::time::sleep(DESCRIBE_EVERY).await;
         }
+    }
+
+    /// Has the agent hear what another host is like now.
+    async fn describe(self: Arc<Self>, host: u64) {
+        let outcome = match self.ask(host, &Request::Describe, DESCRIBE_WITHIN).await {
+            Ok(Answer::Description(description)) => Ok(description),
+            Ok(other) => Err(unexpected(other)),
+            Err(reason) => Err(reason),
+        };
+        self.tell(Input::Described(host, outcome)).await;
+    }
+
+    /// Has the agent hear what all other hosts are like now.
+    async fn describe_all(self: &Arc<Self>) {
+        let all: JoinSet<()> = self.peers.keys().map(|host| Arc::clone(self).describe(*host)).collect();
+        all.join_all().await;
     }
 }
 

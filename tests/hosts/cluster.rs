@@ -82,6 +82,14 @@ impl Cluster {
         fs::write(dir.join("vm.toml"), vm).unwrap();
     }
 
+    pub(crate) fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.dir.path().join(file)).unwrap()
+    }
+
+    pub(crate) fn write_file(&self, file: &str, text: &str) {
+        fs::write(self.dir.path().join(file), text).unwrap();
+    }
+
     fn state(&self, host: u64) -> PathBuf {
         self.dir.path().join(format!("state-{host}"))
     }

@@ -18,9 +18,9 @@ pub(super) fn hosts(hosts: &[HostStatus]) -> Table {
     let mut table = table(["HOST", "ID", "STATE", "DOMAIN", "VMS", "MEMORY FREE"]);
     for host in hosts {
         let state = match (&host.down, &host.description) {
-            (Some(down), _) => format!("down: {down}"),
-            (None, Some(description)) if description.draining => "draining".into(),
-            (None, _) => "up".into(),
+            (Some(_), _) => "DOWN",
+            (None, Some(description)) if description.draining => "draining",
+            (None, _) => "up",
         };
         let (domain, vms, free) = match &host.description {
             Some(it) => (
@@ -30,7 +30,7 @@ pub(super) fn hosts(hosts: &[HostStatus]) -> Table {
             ),
             None => Default::default(),
         };
-        table.add_row([host.name.clone(), host.id.to_string(), state, domain, vms, free]);
+        table.add_row([host.name.clone(), host.id.to_string(), state.into(), domain, vms, free]);
     }
     table
 }

@@ -116,7 +116,7 @@ fn hitch(peer: Option<&PeerView>, vm: &str, since: Instant) -> Option<String> {
         return Some(down.clone());
     }
     // What it said before does not count.
-    let description = peer.description.as_ref().filter(|_| peer.described > since)?;
+    let description = peer.description.as_ref().filter(|_| peer.described > Some(since))?;
     match description.vms.iter().find(|status| status.name == vm) {
         Some(status) if status.running => None,
         Some(VmStatus { ended: Some(ended), .. }) => {
@@ -147,6 +147,10 @@ impl Agent {
 
     /// Begins to make a VM redundant: with a copy that is under way already, begun by an earlier agent, if there is one.
     fn begin(&mut self, name: &str, now: Instant) {
+        // An agent that has just been started knows nothing yet.
+        if self.peers.values().any(|peer| peer.described.is_none()) {
+            return;
+        }
         let joins = |status: &VmStatus| {
             status.name == name
                 && status.running
