@@ -183,7 +183,7 @@ fn rejection(demand: &Demand, host: HostId, candidate: &Candidate) -> Option<Rej
     if candidate.free_bytes < demand.ram_bytes {
         return Some(Rejection::Room { asked: demand.ram_bytes, free: candidate.free_bytes });
     }
-    (candidate.free_slots == 0).then(|| Rejection::Slots { vms: candidate.vms.len() })
+    (candidate.free_slots == 0).then_some(Rejection::Slots { vms: candidate.vms.len() })
 }
 
 /// Whether a host is known to be in another failure domain than the live copy.

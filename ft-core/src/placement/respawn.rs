@@ -53,7 +53,7 @@ impl Default for RespawnConfig {
 pub enum Action {
     /// Choose a host, alone ([`place`](super::place)) or together with other VMs ([`plan`](super::plan)), and say which:
     /// [`Respawner::handle_decision`].
-    Place(Demand),
+    Place(Box<Demand>),
     /// Start a copy.
     Start {
         /// Names the attempt in what is said of it.
@@ -297,7 +297,7 @@ impl Respawner {
     fn ask(&mut self, demand: Demand) {
         let mut asked = demand.clone();
         asked.suspects.extend(self.suspects.keys());
-        self.actions.push_back(Action::Place(asked));
+        self.actions.push_back(Action::Place(Box::new(asked)));
         self.phase = Phase::Asking { demand };
     }
 
