@@ -17,6 +17,8 @@ pub use ft_net as net;
 
 pub mod arbiter;
 
+pub mod chaos;
+
 pub mod demo;
 
 pub mod driver;

@@ -3,6 +3,7 @@
 mod agent;
 mod bench;
 mod ca;
+mod chaos;
 mod check;
 mod demo;
 mod host;
@@ -56,6 +57,8 @@ enum Command {
     Ca(ca::Args),
     /// Break simulated clusters by the thousand, and check that no rule of the protocol is broken
     Sim(sim::Args),
+    /// Break a cluster of real processes under load, and check that nobody could have noticed
+    Chaos(chaos::Args),
     /// Be the LAN between VMMs of this host, and forward its ports to guests
     Switch(switch::Args),
     /// Measure this build on this machine
@@ -89,6 +92,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Ca(args) => ca::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Chaos(args) => chaos::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Bench(args) => bench::run(args),
     };

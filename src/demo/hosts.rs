@@ -19,7 +19,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Where the guest's service is, in the guest's network.
-const GUEST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 6379);
+pub(super) const GUEST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 6379);
+
+/// The address of its network card.
+pub(super) const GUEST_MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
 /// A report, from whom, and when it was heard.
 #[derive(Clone, Debug)]
@@ -105,7 +108,7 @@ impl Hosts {
                     command_line: format!("ip={}/24 gw=10.0.2.2 {}", GUEST.ip(), config.command_line),
                     ..Guest::default()
                 },
-                net: Some(Net { mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), switch: socket.clone() }),
+                net: Some(Net { mac: GUEST_MAC, switch: socket.clone() }),
                 disk: Some(DiskFile { path: config.dir.join("disk.img"), mib: config.disk_mib }),
                 cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
             };
@@ -394,16 +397,16 @@ fn vm_file(dir: &Path, host: u64) -> PathBuf {
     dir.join(format!("host-{host}.toml"))
 }
 
-fn make_dir(path: &Path) -> Result<(), HostsError> {
+pub(super) fn make_dir(path: &Path) -> Result<(), HostsError> {
     std::fs::create_dir(path).map_err(|source| io_error(format!("make {}", path.display()), source))
 }
 
-fn io_error(doing: impl Into<String>, source: io::Error) -> HostsError {
+pub(super) fn io_error(doing: impl Into<String>, source: io::Error) -> HostsError {
     HostsError::Io { doing: doing.into(), source }
 }
 
 /// An address on this machine whose port nobody uses, neither for UDP nor for TCP.
-fn free_address() -> Result<SocketAddr, HostsError> {
+pub(super) fn free_address() -> Result<SocketAddr, HostsError> {
     let failed = |source| io_error("find a free port", source);
     loop {
         let tcp = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
