@@ -6,7 +6,7 @@ use super::history::{Entry, History, What};
 use super::judge::Judge;
 use super::picture::Picture;
 use super::rooms::Rooms;
-use super::strikes::{Strikes, Struck};
+use super::strikes::{Over, Strikes};
 use super::verdict::Verdict;
 use super::witness::{Heard, Said, Witness};
 use crate::arbiter::ArbiterConfig;
@@ -177,15 +177,14 @@ impl Chaos<'_> {
     }
 
     fn strike(&mut self, drawn: Drawn, host: Option<u64>) -> Result<(), Stop> {
-        let struck = self.strikes.strike(drawn, host, &mut self.agents)?;
         self.verdict.faults += 1;
-        let mut text = struck.fault.to_string();
+        let mut text = drawn.fault.to_string();
         if !drawn.fault.is_instant() {
             text += &format!(", for {} ms", drawn.lasts.as_millis());
         }
         let details = serde_json::to_value(drawn.fault).unwrap_or_default();
-        self.history.add_at(Instant::now(), What::Fault, struck.host, text, details);
-        Ok(())
+        self.history.add_at(Instant::now(), What::Fault, host, text, details);
+        Ok(self.strikes.strike(drawn, host, &mut self.agents)?)
     }
 
     /// Waits until all faults are over, all agents answer and the VM is protected; then everything is read back.
@@ -246,7 +245,7 @@ impl Chaos<'_> {
         if let Some(thawed) = self.strikes.thawed {
             self.judge.thaw(thawed);
         }
-        for Struck { fault, host } in over {
+        for Over { fault, host } in over {
             self.history.add(What::Over, host, format!("over: {fault}"));
         }
         if let Ok(heard) = self.heard.recv_timeout(TURN) {

@@ -41,8 +41,8 @@ struct UnderWay {
     turn: Option<(Instant, bool)>,
 }
 
-/// What became of a fault, for who tells of it.
-pub(super) struct Struck {
+/// A fault that is over.
+pub(super) struct Over {
     pub(super) fault: Fault,
     pub(super) host: Option<u64>,
 }
@@ -99,7 +99,7 @@ impl Strikes {
         drawn: Drawn,
         host: Option<u64>,
         agents: &mut Agents,
-    ) -> Result<Struck, ChaosError> {
+    ) -> Result<(), ChaosError> {
         let fault = drawn.fault;
         let at = host.unwrap_or_default();
         let mut pid = None;
@@ -127,11 +127,11 @@ impl Strikes {
             let turn = matches!(fault, Fault::SlowCopy(_)).then_some((now + SLOW_STOPS, true));
             self.under_way.push(UnderWay { fault, host, pid, ends: now + drawn.lasts, turn });
         }
-        Ok(Struck { fault, host })
+        Ok(())
     }
 
     /// Goes on with what is under way, and ends what is over.
-    pub(super) fn go_on(&mut self, agents: &mut Agents, now: Instant) -> Result<Vec<Struck>, ChaosError> {
+    pub(super) fn go_on(&mut self, agents: &mut Agents, now: Instant) -> Result<Vec<Over>, ChaosError> {
         for strike in &mut self.under_way {
             if let Some((at, stopped)) = strike.turn.filter(|(at, _)| *at <= now) {
                 let (signal, span) =
@@ -146,7 +146,7 @@ impl Strikes {
         over.into_iter().map(|strike| self.end(&strike, agents)).collect()
     }
 
-    fn end(&mut self, strike: &UnderWay, agents: &mut Agents) -> Result<Struck, ChaosError> {
+    fn end(&mut self, strike: &UnderWay, agents: &mut Agents) -> Result<Over, ChaosError> {
         let host = strike.host.unwrap_or_default();
         match strike.fault {
             Fault::KillCopy(_) | Fault::StopSecondary => {}
@@ -165,7 +165,7 @@ impl Strikes {
         if strike.fault.is_lasting_danger() {
             self.quiet = Some(Instant::now());
         }
-        Ok(Struck { fault: strike.fault, host: strike.host })
+        Ok(Over { fault: strike.fault, host: strike.host })
     }
 
     fn away(&self) -> PathBuf {
