@@ -108,6 +108,11 @@ impl Picture {
         }
     }
 
+    /// Whether nobody says anything any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.copies.is_empty()
+    }
+
     /// The only live copy's host and process; `None` if there is none, or more than one.
     pub(super) fn live(&self) -> Option<(u64, u32)> {
         let mut live = self.copies.iter().filter(|(_, copy)| copy.stands.role == Role::Live);

@@ -257,6 +257,9 @@ impl Chaos<'_> {
         while let Ok((at, notice)) = self.lan.try_recv() {
             self.see(at, &notice);
         }
+        if self.picture.lives > 0 && self.picture.is_empty() && self.agents.vms().is_empty() {
+            return Err(Stop::Judged("no copy of the VM is left".into()));
+        }
         let pairs = self.picture.pairs;
         self.picture.look(Instant::now());
         if self.picture.pairs > pairs {

@@ -89,8 +89,13 @@ impl Strikes {
         let danger = self.under_way.iter().any(|strike| strike.fault.is_lasting_danger());
         let survivable = !fault.endangers_a_copy() || (!danger && picture.is_settled(self.quiet, now));
         let free = fault.is_instant() || !busy.contains(&part(host));
-        let has_agent = host.is_none_or(|host| agents.has_agent(host)) || fault.is_instant();
-        (survivable && free && has_agent && self.under_way.len() < UNDER_WAY_MAX).then_some(host)
+        let is_possible = match (fault, host) {
+            // An agent that has just been started still makes its files.
+            (Fault::StateFull(_), Some(host)) => agents.describe(host).is_some(),
+            (_, Some(host)) => fault.is_instant() || agents.has_agent(host),
+            (_, None) => true,
+        };
+        (is_possible && survivable && free && self.under_way.len() < UNDER_WAY_MAX).then_some(host)
     }
 
     /// Strikes, `host` being what [`Strikes::permits`] said.

@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 /// What takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// How long killed processes may take to be gone.
+const END: Duration = Duration::from_secs(10);
+
 /// How often it is looked whether something has come about.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -283,11 +286,15 @@ impl Drop for Agents {
             let _ = agent.kill();
             let _ = agent.wait();
         }
-        for host in self.hosts() {
-            for pid in processes_in(&self.state(host)) {
-                // A stopped process takes no other signal.
-                let _ = send(pid, Signal::SIGKILL);
-            }
+        let deadline = Instant::now() + END;
+        let copies = || self.hosts().flat_map(|host| processes_in(&self.state(host))).collect::<Vec<_>>();
+        for pid in copies() {
+            // A stopped process takes no other signal.
+            let _ = send(pid, Signal::SIGKILL);
+        }
+        // They are other processes' children: what they have open is closed when they are gone.
+        while !copies().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }

@@ -93,7 +93,7 @@ impl Running {
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(status.code(), Some(1), "{status}: {said}");
         assert!(said.starts_with("ft: interrupted") && said.lines().count() == 1, "{said}");
-        assert_eq!(self.processes(), [], "processes are left behind");
+        assert_eq!(self.processes(), [0; 0], "processes are left behind");
         let left: Vec<_> = std::fs::read_dir(self.scratch.path()).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
     }
