@@ -13,6 +13,7 @@
 use super::witness::{Heard, Said};
 use crate::arbiter::OwnedTerm;
 use crate::lan::{Mac, PortId};
+use crate::vm::control::Role;
 use crate::vm::report::Report;
 use ft_core::replica::Notice;
 use ft_core::units::{NodeId, Term};
@@ -51,7 +52,14 @@ impl Judge {
     /// Takes in what a copy said.
     pub(super) fn hear(&mut self, heard: &Heard) {
         let who = (heard.host, heard.pid);
-        let Said::Reports(report) = &heard.what else { return };
+        let report = match &heard.what {
+            Said::Reports(report) => report,
+            Said::Stands(stands) if stands.role == Role::Live => {
+                self.seen_live.entry(stands.term).or_default().insert(who);
+                return;
+            }
+            Said::Stands(_) | Said::Gone => return,
+        };
         match report {
             Report::Live { term } | Report::Solo { term } => {
                 self.entitled.entry(*term).or_default().insert(who);
@@ -105,9 +113,27 @@ impl Judge {
         self.owners = now;
     }
 
-    /// The last term, and whose it is.
-    pub(super) fn last_owner(&self) -> Option<(u64, NodeId)> {
-        self.owners.last_key_value().map(|(term, owner)| (*term, *owner))
+    /// Whether the owner of a term has said that it will never use it.
+    fn is_renounced(&self, term: u64) -> bool {
+        let by = self.renounced.get(&term).map(|who| who.0);
+        by.is_some_and(|host| self.owners.get(&term).is_some_and(|owner| owner.host.0 == host))
+    }
+
+    /// Takes in which copy is live at the end: the last term must be its own, or count as such.
+    pub(super) fn close(&mut self, live: Option<Who>) {
+        let last = self.owners.last_key_value().map(|(term, owner)| (*term, *owner));
+        match (live, last) {
+            (Some(who), Some((_, owner))) if owner.host.0 == who.0 => {}
+            (Some(_), Some((term, _))) if self.is_renounced(term) => {}
+            (Some(who), Some((term, owner))) => {
+                self.blame(format!(
+                    "{} is live at the end, and the last term, {term}, is {owner}'s",
+                    name(who)
+                ));
+            }
+            _ => self
+                .blame("at the end there is no copy, or more than one, that is live and owns a term".into()),
+        }
     }
 
     /// Takes note that a process was let go on.
@@ -160,7 +186,7 @@ impl Judge {
         for (term, whos) in std::mem::take(&mut self.seen_live) {
             for who in whos {
                 let is_own = self.owners.get(&term).is_some_and(|owner| lives.is_of(*owner, who));
-                if !is_own && !self.renounced.contains_key(&term) {
+                if !is_own && !self.is_renounced(term) {
                     self.blame(format!("{} was live in term {term}, which is not its own", name(who)));
                 }
             }
@@ -269,6 +295,24 @@ mod tests {
         assert_eq!(judge(&[(A, live(1)), (B, renounced), (A, status(2))]), [""; 0]);
         let another = Report::from(&Notice::Renounced(Term(7)));
         is_blamed(&judge(&[(A, live(1)), (B, another), (A, status(2))]), "not its own");
+    }
+
+    #[test]
+    fn r4_the_last_term_is_the_live_copys_or_renounced() {
+        let close = |said: Option<Report>, live| {
+            let mut judge = Judge::default();
+            judge.read(&[owned(1, 1, 111), owned(2, 2, 222)]);
+            for report in said {
+                judge.hear(&Heard { at: Instant::now(), host: B.0, pid: B.1, what: Said::Reports(report) });
+            }
+            judge.close(live);
+            judge.judge()
+        };
+        let renounced = || Some(Report::from(&Notice::Renounced(Term(2))));
+        assert_eq!(close(None, Some(B)), [""; 0]);
+        assert_eq!(close(renounced(), Some(A)), [""; 0]);
+        is_blamed(&close(None, Some(A)), "last term");
+        is_blamed(&close(renounced(), None), "no copy");
     }
 
     #[test]

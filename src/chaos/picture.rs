@@ -30,8 +30,8 @@ pub(super) struct Picture {
     pair_since: Option<((u64, u64), Instant)>,
     /// How often two copies came into step.
     pub(super) pairs: u64,
-    /// How often a copy went live.
-    pub(super) lives: u64,
+    /// How often another copy went live since.
+    pub(super) failovers: u64,
 }
 
 impl Picture {
@@ -43,7 +43,8 @@ impl Picture {
                 self.copies.insert(host, copy);
             }
             Said::Reports(report) => {
-                self.lives += u64::from(matches!(report, Report::Live { .. }));
+                let goes_live = matches!(report, Report::Live { .. });
+                self.failovers += u64::from(goes_live && self.pairs > 0);
                 if let Some(copy) = self.copies.get_mut(&host).filter(|copy| copy.pid == pid) {
                     copy.stands.take_in(report);
                     if matches!(report, Report::Status { .. }) {

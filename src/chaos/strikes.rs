@@ -53,7 +53,7 @@ pub(super) struct Strikes {
     /// The arbiter's directory, and what it is below.
     arbiter: PathBuf,
     shared: PathBuf,
-    /// When a fault that could cost a copy was over last.
+    /// When a fault was over last that could cost a copy, or keep the arbiter from deciding.
     quiet: Option<Instant>,
     /// When a process was let go on last.
     pub(super) thawed: Option<Instant>,
@@ -68,7 +68,7 @@ impl Strikes {
         self.under_way.is_empty()
     }
 
-    /// When a fault that could cost a copy was over last.
+    /// When a fault was over last that could cost a copy, or keep the arbiter from deciding.
     pub(super) fn quiet(&self) -> Option<Instant> {
         self.quiet
     }
@@ -167,7 +167,8 @@ impl Strikes {
                 agents.wires().map_or(Ok(()), |wires| wires.mend(host)).map_err(HostsError::from)?;
             }
         }
-        if strike.fault.is_lasting_danger() {
+        // When the arbiter is back, it answers claims of a takeover that did not come about.
+        if strike.fault.is_lasting_danger() || strike.host.is_none() {
             self.quiet = Some(Instant::now());
         }
         Ok(Over { fault: strike.fault, host: strike.host })
