@@ -346,8 +346,8 @@ mod tests {
     fn r11_a_divergence_is_a_violation() {
         let divergence = Divergence::Machine { seq: Seq(7), fault: Fault("no such device".into()) };
         let gave_up = Report::from(&Notice::Resigned(HostId(2), divergence.to_string()));
-        is_blamed(&judge(&[(A, gave_up)]), "record 7");
+        is_blamed(&judge(&[(A, gave_up)]), "record #7");
         let halted = Report::from(&Notice::Halted(divergence.into()));
-        is_blamed(&judge(&[(B, halted)]), "record 7");
+        is_blamed(&judge(&[(B, halted)]), "record #7");
     }
 }
