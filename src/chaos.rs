@@ -7,9 +7,9 @@
 //!                           picture <------- witness <----------------'-> judge -> verdict
 //! ```
 //!
-//! The [witness] hears what every copy of the VM says of itself, over its control socket. From that the [picture] of who is well
+//! The witness hears what every copy of the VM says of itself, over its control socket. From that the picture of who is well
 //! is kept, as an operator would see it: a fault that can cost a copy strikes only while two copies are in step and no other such fault is
-//! under way. Everything that was heard, the arbiter's entries and what the LAN saw go to the [judge]: a term has one owner, nobody is live in a
+//! under way. Everything that was heard, the arbiter's entries and what the LAN saw go to the judge: a term has one owner, nobody is live in a
 //! term that is not its own, and no copy talks on the LAN after another took over. The load judges what clients see.
 //!
 //! The same seed draws the same faults in the same order. When they strike, and which hosts they hit, follows from what the cluster does: a
