@@ -80,6 +80,14 @@ pub(crate) struct StopArgs {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct SwitchoverArgs {
+    /// The VM: its secondary goes live, and its live copy becomes the secondary
+    vm: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct EventsArgs {
     /// Go on with what happens, until Ctrl-C
     #[arg(long)]
@@ -213,6 +221,24 @@ pub(crate) fn stop(args: StopArgs) -> CliResult {
         writeln!(io::stdout(), "{} is stopped", args.vm)?;
     }
     Ok(if remarks.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(crate) fn switchover(args: SwitchoverArgs) -> CliResult {
+    let SwitchoverArgs { vm, common } = args;
+    let mut client = common.connect()?;
+    let live = copies(&mut client, None, &vm)?.into_iter().find(|(_, copy)| copy.is_live());
+    let (from, _) =
+        live.ok_or_else(|| format!("VM {vm:?} is live on no host that answers: see `ft list`"))?;
+    client.ask(Some(&from), Request::Switchover { vm: vm.clone() })?;
+    let to = copies(&mut client, None, &vm)?.into_iter().find(|(_, copy)| copy.is_live());
+    let to = to.map(|(host, _)| host);
+    if common.json {
+        print_json(&serde_json::json!({ "vm": vm, "from": from, "to": to }))?;
+    } else {
+        let to = to.as_deref().unwrap_or("the other host");
+        writeln!(io::stdout(), "{vm} is live on {to}; {from} follows")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn events(args: EventsArgs) -> CliResult {

@@ -58,6 +58,11 @@ pub enum Request {
     },
     /// All hosts and what runs on them.
     List,
+    /// Have the VM's live copy, which is here, change roles with its secondary.
+    Switchover {
+        /// The VM.
+        vm: String,
+    },
     /// Stop a VM on all hosts.
     Stop {
         /// The VM.

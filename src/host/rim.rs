@@ -208,6 +208,14 @@ impl Shared {
                 }
             }
             Request::Stop { vm } => self.stop_everywhere(&vm).await,
+            Request::Switchover { vm } => match self.last_term(&vm).await {
+                // Between two live copies the machine stands still until the arbiter has answered.
+                Err(reason) => Answer::refused(format!("{reason}; roles are changed only while it answers")),
+                Ok(_) => {
+                    let request = Request::Switchover { vm };
+                    self.ask_agent(|reply| Input::Asked(None, request, reply)).await
+                }
+            },
             request => {
                 if let Request::Events { since, wait_ms } = request {
                     self.await_event(since, Duration::from_millis(wait_ms).min(WAIT_MAX)).await;
@@ -224,13 +232,18 @@ impl Shared {
         if file.cluster.is_some() {
             return Err("the VM's file has a [cluster]: leave it out, agents know the hosts".into());
         }
-        let (arbiter, name) = (self.file.arbiter.clone(), file.name.clone());
+        let last = self.last_term(&file.name).await?;
+        Ok((file, last))
+    }
+
+    /// The last term of a VM that anybody owns.
+    async fn last_term(&self, vm: &str) -> Result<Option<OwnedTerm>, String> {
+        let (arbiter, name) = (self.file.arbiter.clone(), vm.to_owned());
         let last = tokio::task::spawn_blocking(move || {
             let last = arbiter.open(&name).and_then(|mut arbiter| arbiter.last());
             last.map_err(|error| format!("cannot ask the arbiter: {}", in_one_line(&error)))
         });
-        let last = last.await.map_err(|error| error.to_string())??;
-        Ok((file, last))
+        last.await.map_err(|error| error.to_string())?
     }
 
     /// Ends all copies of a VM: those that would take over first.

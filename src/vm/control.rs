@@ -15,7 +15,9 @@
 
 use super::log::LogFile;
 use super::report::{Report, Reporter};
+use crate::driver;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use ft_core::primary::HandoverRefused;
 use ft_core::units::HostId;
 use ft_net::{HostName, Peer, Peers};
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,8 @@ pub enum Line {
     },
     /// A command was not carried out.
     Refused {
+        /// Which, if it was one.
+        cmd: Option<String>,
         /// Why.
         reason: String,
     },
@@ -79,6 +83,8 @@ pub enum Command {
         /// Where it listens.
         address: SocketAddr,
     },
+    /// Hand the machine over to the secondary. Done as soon as it has begun: what becomes of it is reported.
+    HandOver,
     /// End this copy.
     Stop,
     /// Say how things stand.
@@ -89,6 +95,7 @@ impl Command {
     fn name(&self) -> &'static str {
         match self {
             Self::AddPeer { .. } => "add_peer",
+            Self::HandOver => "hand_over",
             Self::Stop => "stop",
             Self::Status => "status",
         }
@@ -108,6 +115,8 @@ pub enum Role {
     Following,
     /// About to go live.
     Promoting,
+    /// Has handed the machine over, and has not heard from its heir.
+    Yielded,
     /// Over.
     Over,
 }
@@ -171,7 +180,7 @@ impl Snapshot {
                 self.why = Some(reason.clone());
             }
             Report::Yielded { to } => {
-                (self.role, self.peer) = (Role::Following, Some(*to));
+                (self.role, self.peer) = (Role::Yielded, Some(*to));
                 (self.solo, self.protected) = (false, false);
             }
             Report::Guest(guest) => {
@@ -189,7 +198,10 @@ impl Snapshot {
                 self.protected = *protected;
                 (self.tick, self.lag_us, self.log_bytes) = (*tick, *lag_us, *log_bytes);
             }
-            Report::Notice { .. } | Report::Console { .. } | Report::RecordingFailed { .. } => {}
+            Report::Notice { .. }
+            | Report::HandoverFailed { .. }
+            | Report::Console { .. }
+            | Report::RecordingFailed { .. } => {}
         }
     }
 }
@@ -207,7 +219,8 @@ enum Input {
     Said(Report),
     /// Reports can be told from here on to whom they are about.
     Named(String, u64),
-    Reachable(Peers),
+    Reachable(Peers, Sender<driver::Command>),
+    Answered(u64, Line),
     Joined(UnixStream),
     Asked(u64, Result<Command, String>),
     Left(u64),
@@ -236,7 +249,7 @@ impl Control {
                 ..Snapshot::default()
             },
             log,
-            peers: None,
+            running_copy: None,
             controllers: BTreeMap::new(),
             joined: 0,
             running: Some(running),
@@ -289,9 +302,9 @@ impl Control {
         self.tell(Input::Named(vm.to_owned(), host));
     }
 
-    /// From here on peers can be added.
-    pub(super) fn attach(&self, peers: Peers) {
-        self.tell(Input::Reachable(peers));
+    /// From here on peers can be added, and the driver be told what to do.
+    pub(super) fn attach(&self, peers: Peers, driver: Sender<driver::Command>) {
+        self.tell(Input::Reachable(peers, driver));
     }
 
     fn tell(&self, input: Input) {
@@ -317,7 +330,8 @@ struct Hub {
     inbox: Sender<Input>,
     snapshot: Snapshot,
     log: Arc<LogFile>,
-    peers: Option<Peers>,
+    /// What commands are for, once it is there.
+    running_copy: Option<(Peers, Sender<driver::Command>)>,
     controllers: BTreeMap<u64, Controller>,
     joined: u64,
     /// Dropped when this copy is to end.
@@ -337,7 +351,8 @@ impl Hub {
             match input {
                 Input::Said(report) => self.handle_report(report),
                 Input::Named(vm, host) => (self.snapshot.vm, self.snapshot.host) = (vm, host),
-                Input::Reachable(peers) => self.peers = Some(peers),
+                Input::Reachable(peers, driver) => self.running_copy = Some((peers, driver)),
+                Input::Answered(id, line) => self.answer(id, &line),
                 Input::Joined(stream) => {
                     if let Err(error) = self.join(stream) {
                         tracing::warn!(%error, "a controller could not be served");
@@ -390,16 +405,38 @@ impl Hub {
     }
 
     fn handle_command(&mut self, id: u64, command: Result<Command, String>) {
-        let carried_out = command.and_then(|command| self.carry_out(&command));
-        self.answer(id, &carried_out.unwrap_or_else(|reason| Line::Refused { reason }));
+        let (cmd, carried_out) = match command {
+            Ok(command) => (Some(command.name().to_owned()), self.carry_out(id, &command)),
+            Err(reason) => (None, Err(reason)),
+        };
+        match carried_out {
+            Ok(line) => line.into_iter().for_each(|line| self.answer(id, &line)),
+            Err(reason) => self.answer(id, &Line::Refused { cmd, reason }),
+        }
     }
 
-    fn carry_out(&mut self, command: &Command) -> Result<Line, String> {
+    /// Returns the answer, if there is one already.
+    fn carry_out(&mut self, controller: u64, command: &Command) -> Result<Option<Line>, String> {
+        let running = || self.running_copy.as_ref().ok_or("this copy is starting and has no network yet");
         match command {
-            Command::Status => return Ok(Line::Snapshot(self.snapshot.clone())),
+            Command::Status => return Ok(Some(Line::Snapshot(self.snapshot.clone()))),
             Command::Stop => self.running = None,
+            Command::HandOver => {
+                let (_, driver) = running()?;
+                let (inbox, cmd) = (self.inbox.clone(), command.name().to_owned());
+                let answer = move |outcome: Result<(), HandoverRefused>| {
+                    let line = match outcome {
+                        Ok(()) => Line::Done { cmd },
+                        Err(refused) => Line::Refused { cmd: Some(cmd), reason: refused.to_string() },
+                    };
+                    // Dropped only when reports pile up: who waits for the answer gives up after a while.
+                    let _ = inbox.try_send(Input::Answered(controller, line));
+                };
+                let told = driver.try_send(driver::Command::HandOver(Box::new(answer)));
+                return told.map(|()| None).map_err(|_| "this copy takes no commands at the moment".into());
+            }
             Command::AddPeer { id, name, address } => {
-                let peers = self.peers.as_ref().ok_or("this copy is starting and has no network yet")?;
+                let (peers, _) = running()?;
                 let name: HostName = name.parse().map_err(|error| format!("{error}"))?;
                 if *id == self.snapshot.host {
                     return Err(format!("host {id} is this one"));
@@ -407,7 +444,7 @@ impl Hub {
                 peers.add(HostId(*id), Peer { name, address: *address });
             }
         }
-        Ok(Line::Done { cmd: command.name().into() })
+        Ok(Some(Line::Done { cmd: command.name().into() }))
     }
 
     fn answer(&mut self, id: u64, line: &Line) {

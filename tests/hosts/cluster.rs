@@ -234,7 +234,7 @@ impl Cluster {
     }
 
     /// A connection to the store, which is served as soon as a live copy is there.
-    fn connect(&self) -> redis::Connection {
+    pub(crate) fn connect(&self) -> redis::Connection {
         let client = redis::Client::open(format!("redis://{}", self.service)).unwrap();
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -93,6 +93,7 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
         (true, Role::Starting) => "starts",
         (true, Role::Promoting) => "takes over",
         (true, Role::Over) => "ends",
+        (true, Role::Yielded) => "hands over",
     };
     writeln!(text, "{} on {}: {state}", vm.name, host.name)?;
     if let Some(down) = &host.down {

@@ -19,6 +19,9 @@ use tokio::sync::mpsc;
 const LISTEN_WITHIN: Duration = Duration::from_secs(15);
 const END_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long a change of roles may take before whoever asked for it is told to look later.
+const HANDOVER_WITHIN: Duration = Duration::from_secs(10);
+
 /// A process that does not end when told to is sent SIGTERM after this long, and SIGKILL after twice as long.
 const FORCE_AFTER: Duration = Duration::from_secs(4);
 
@@ -48,6 +51,8 @@ struct Waiting {
 enum Awaited {
     Address,
     End,
+    /// That it has handed the machine over and follows.
+    Handover,
 }
 
 impl Vm {
@@ -139,6 +144,24 @@ impl Vm {
         self.wait(Awaited::End, reply, END_WITHIN);
     }
 
+    /// Begins to hand the machine over, and answers when another copy has it.
+    pub(super) fn hand_over(&mut self, reply: Reply) {
+        match self.tell(Command::HandOver) {
+            Ok(()) => self.wait(Awaited::Handover, reply, HANDOVER_WITHIN),
+            Err(why) => drop(reply.send(Answer::refused(why))),
+        }
+    }
+
+    /// The machine is not handed over.
+    fn refuse_handover(&mut self, why: &str) {
+        for Waiting { what, reply, until } in std::mem::take(&mut self.waiting) {
+            match what {
+                Awaited::Handover => drop(reply.send(Answer::refused(why))),
+                _ => self.waiting.push(Waiting { what, reply, until }),
+            }
+        }
+    }
+
     /// Answers with the address where it listens.
     pub(super) fn await_address(&mut self, reply: Reply) {
         self.wait(Awaited::Address, reply, LISTEN_WITHIN);
@@ -160,6 +183,10 @@ impl Vm {
                     self.meta.ended.as_ref().map(describe).unwrap_or_default()
                 )),
                 (Awaited::End, _) if !running => Answer::done(),
+                (Awaited::Handover, _) if self.copy.role == Role::Following => Answer::done(),
+                (Awaited::Handover, _) if !running || now > until => Answer::refused(
+                    "the change of roles has begun and has not come to an end yet: see `ft status`",
+                ),
                 (Awaited::Address, None) if now > until => {
                     Answer::refused(format!("the copy did not listen within {LISTEN_WITHIN:?}"))
                 }
@@ -263,6 +290,9 @@ impl Agent {
                 if let Some(kind) = kind(&report) {
                     self.events.add(Some(name), kind, report.words().unwrap_or_default());
                 }
+                if let Report::HandoverFailed { reason } = &report {
+                    vm.refuse_handover(reason);
+                }
                 if matches!(report, Report::Live { .. }) && was == Role::Promoting {
                     telemetry::count_failover();
                 }
@@ -271,7 +301,12 @@ impl Agent {
                 }
             }
             Line::Done { .. } => {}
-            Line::Refused { reason } => drop(self.events.add(Some(name), Kind::Notice, reason)),
+            Line::Refused { cmd, reason } => {
+                if cmd.as_deref() == Some("hand_over") {
+                    vm.refuse_handover(&reason);
+                }
+                self.events.add(Some(name), Kind::Notice, reason);
+            }
         }
         if let Some(vm) = self.vms.get_mut(name) {
             vm.settle(now);
