@@ -200,6 +200,7 @@ impl Shared {
     async fn answer(self: &Arc<Self>, from: Option<HostName>, request: Request) -> Answer {
         match request {
             Request::Protect { file, again, lost } => {
+                self.describe_all().await;
                 let protect =
                     self.look_up(&file).await.map(|(file, last)| Protect { file, again, lost, last });
                 match protect {
