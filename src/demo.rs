@@ -1,6 +1,8 @@
 //! A cluster on one machine: a LAN, an arbiter, a shared disk and host processes that can be killed. What `ft demo` shows, and what the
 //! end-to-end tests break.
 
+mod config;
 mod hosts;
 
-pub use hosts::{Heard, HostState, Hosts, HostsConfig, HostsError};
+pub use config::{HostsConfig, HostsError};
+pub use hosts::{Failover, Heard, HostState, Hosts};

@@ -21,6 +21,8 @@ pub mod demo;
 
 pub mod driver;
 
+pub mod error;
+
 pub mod host;
 
 pub mod lan;

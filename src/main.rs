@@ -3,6 +3,7 @@
 
 mod bench;
 mod cli;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,9 @@ mod server;
 
 use ft::load::{Faults, Load, LoadConfig, LoadReport};
 use server::{Server, Trick};
-use std::time::Duration;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 fn config(server: &Server) -> LoadConfig {
     LoadConfig { connections: 3, pipeline: 8, keys: 6, ..LoadConfig::new(server.address) }
@@ -149,6 +151,19 @@ fn a_server_that_stays_silent_is_an_error() {
 }
 
 #[test]
+fn a_load_that_is_dropped_waits_for_no_reply() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = LoadConfig { connections: 1, ..LoadConfig::new(silent.local_addr().unwrap()) };
+    let patience = config.reply_timeout;
+    let load = Load::start(config).unwrap();
+    let (mut client, _) = silent.accept().unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    let dropped = Instant::now();
+    drop(load);
+    assert!(dropped.elapsed() < patience / 2, "{:?}", dropped.elapsed());
+}
+
+#[test]
 fn a_paced_load_keeps_its_pace() {
     let server = Server::start(Trick::None);
     let rate = 20_000.0;
@@ -162,7 +177,7 @@ fn a_paced_load_keeps_its_pace() {
 
 #[test]
 fn nobody_there_is_said_at_once() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let error = Load::start(LoadConfig::new(address)).err().unwrap().to_string();

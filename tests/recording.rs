@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
+use ft::error::in_one_line;
 use ft::recording::{Medium, RecordingError, RecordingReader, RecordingWriter, TornTail, repair};
 use ft_core::frame::{Frame, LogEnd};
 use ft_core::log::LogWriter;
@@ -10,7 +11,6 @@ use ft_core::segment::SegmentHeader;
 use ft_core::units::{Instant, Seq, Tick};
 use ft_core::{Event, Point};
 use std::cell::RefCell;
-use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -72,14 +72,6 @@ fn read_all<R: Read>(
     Ok((frames, reader.torn()))
 }
 
-/// An error with its sources, as a command prints it.
-fn text(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", text(source)),
-        None => error.to_string(),
-    }
-}
-
 #[test]
 fn what_was_recorded_comes_back() {
     let written = frames(50);
@@ -100,7 +92,7 @@ fn an_existing_file_is_never_overwritten() {
     let before = room.bytes();
     let error = RecordingWriter::create(room.path(), &header()).unwrap_err();
     let advice = "exists, and a recording is never overwritten: choose another name, or move it away";
-    assert_eq!(text(&error), format!("{} {advice}", room.path().display()));
+    assert_eq!(in_one_line(&error), format!("{} {advice}", room.path().display()));
     assert_eq!(room.bytes(), before);
 }
 
@@ -109,10 +101,10 @@ fn a_header_that_is_refused_leaves_no_file() {
     let room = tempfile::tempdir().unwrap();
     let path = room.path().join("none.rec");
     let error = RecordingWriter::create(&path, &SegmentHeader::default()).unwrap_err();
-    assert!(matches!(error, RecordingError::Header { .. }), "{}", text(&error));
+    assert!(matches!(error, RecordingError::Header { .. }), "{}", in_one_line(&error));
     assert!(!path.exists());
     let error = RecordingWriter::create(room.path().join("no/such.rec"), &header()).unwrap_err();
-    assert!(text(&error).starts_with("cannot create "), "{}", text(&error));
+    assert!(in_one_line(&error).starts_with("cannot create "), "{}", in_one_line(&error));
 }
 
 #[test]
@@ -123,7 +115,7 @@ fn only_the_next_frame_is_appended() {
     writer.append(&frames[0]).unwrap();
     for wrong in [&frames[0], &frames[2]] {
         let error = writer.append(wrong).unwrap_err();
-        assert!(matches!(error, RecordingError::NotNext { expected: Seq(3), .. }), "{}", text(&error));
+        assert!(matches!(error, RecordingError::NotNext { expected: Seq(3), .. }), "{}", in_one_line(&error));
     }
     writer.append(&frames[1]).unwrap();
     assert_eq!(writer.end(), frames[1].end());
@@ -181,8 +173,8 @@ fn damage_is_refused_with_its_place_and_never_repaired() {
          its bytes do not match its checksum",
         path.display()
     );
-    assert_eq!(text(&read(&path).unwrap_err()), expected);
-    assert_eq!(text(&repair(&path).unwrap_err()), expected);
+    assert_eq!(in_one_line(&read(&path).unwrap_err()), expected);
+    assert_eq!(in_one_line(&repair(&path).unwrap_err()), expected);
     assert_eq!(room.bytes(), bytes);
 }
 
@@ -192,14 +184,14 @@ fn what_is_no_recording_is_said_to_be_none() {
     let path = room.path().join("letter.txt");
     fs::write(&path, "Dear all,\n").unwrap();
     let expected = format!("cannot read {} from byte 0 on: not a recording", path.display());
-    assert_eq!(text(&read(&path).unwrap_err()), expected);
+    assert_eq!(in_one_line(&read(&path).unwrap_err()), expected);
     let header = header().encode().unwrap();
     for len in [0, 5, header.len() - 1] {
         fs::write(&path, &header[..len]).unwrap();
         let error = repair(&path).unwrap_err();
         assert!(matches!(error, RecordingError::Headless { bytes, .. } if bytes == len as u64));
     }
-    let absent = text(&read(&room.path().join("absent")).unwrap_err());
+    let absent = in_one_line(&read(&room.path().join("absent")).unwrap_err());
     assert!(absent.starts_with("cannot open ") && absent.contains("absent at byte 0"), "{absent}");
 }
 
@@ -276,7 +268,7 @@ fn a_full_disk_leaves_whole_frames_and_can_be_tried_again() {
             let mut writer = RecordingWriter::new(disk.clone(), "disk", &header()).unwrap();
             writer.append(&frames[0]).unwrap();
             writer.append(&frames[1]).unwrap();
-            let error = text(&writer.append(&frames[2]).unwrap_err());
+            let error = in_one_line(&writer.append(&frames[2]).unwrap_err());
             let advice =
                 format!("disk full: disk is whole and ends at byte {start}; free space and try again");
             assert_eq!(error, format!("{advice}: {}", io::Error::from(kind)));
@@ -292,7 +284,7 @@ fn a_full_disk_leaves_whole_frames_and_can_be_tried_again() {
 #[test]
 fn a_disk_too_full_for_the_header_says_so() {
     let error = RecordingWriter::new(Disk::new(10, ErrorKind::StorageFull), "disk", &header()).unwrap_err();
-    assert!(matches!(error, RecordingError::Full { offset: 0, .. }), "{}", text(&error));
+    assert!(matches!(error, RecordingError::Full { offset: 0, .. }), "{}", in_one_line(&error));
 }
 
 #[test]
@@ -301,7 +293,7 @@ fn other_write_errors_name_path_and_offset() {
     let disk = Disk::new(room, ErrorKind::PermissionDenied);
     let mut writer = RecordingWriter::new(disk, "disk", &header()).unwrap();
     let error = writer.append(&frames(1)[0]).unwrap_err();
-    assert_eq!(text(&error), format!("cannot append to disk at byte {room}: permission denied"));
+    assert_eq!(in_one_line(&error), format!("cannot append to disk at byte {room}: permission denied"));
 }
 
 #[test]
@@ -330,7 +322,7 @@ fn a_failed_sync_ends_the_recording_where_it_was_last_synced() {
     let mut writer = RecordingWriter::new(disk, "disk", &header()).unwrap();
     writer.append(&frames[0]).unwrap();
     let error = writer.sync().unwrap_err();
-    assert!(matches!(error, RecordingError::Broken { offset: 0, .. }), "{}", text(&error));
+    assert!(matches!(error, RecordingError::Broken { offset: 0, .. }), "{}", in_one_line(&error));
     assert!(matches!(writer.append(&frames[0]), Err(RecordingError::Broken { offset: 0, .. })));
 }
 
@@ -361,6 +353,6 @@ fn pieces_and_interruptions_make_no_difference() {
     let reader = RecordingReader::new(slow(false), room.path()).unwrap();
     assert_eq!(read_all(reader).unwrap(), (frames, None));
     let reader = RecordingReader::new(slow(true), "disk").unwrap();
-    let error = text(&read_all(reader).unwrap_err());
+    let error = in_one_line(&read_all(reader).unwrap_err());
     assert_eq!(error, format!("cannot read disk at byte {}: bad sector", bytes.len()));
 }

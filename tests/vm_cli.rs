@@ -4,10 +4,13 @@
 #[path = "../ft-vmm/tests/images/faulting.rs"]
 mod faulting;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
 
 fn ft(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ft")).args(args).current_dir(dir).output().unwrap()
@@ -89,7 +92,8 @@ fn a_guest_that_crashes_is_told_from_one_that_turns_itself_off() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     fs::write(dir.join("crash.elf"), faulting::image()).unwrap();
-    write(dir, "crash.toml", "name = \"x\"\n[guest]\nkind = \"flat\"\nimage = \"crash.elf\"\n");
+    let crashes = "name = \"x\"\n[guest]\nkind = \"flat\"\nimage = \"crash.elf\"\non_crash = \"stop\"\n";
+    write(dir, "crash.toml", crashes);
     let said = refused(dir, &["run", "crash.toml"]);
     assert!(said.contains("triple fault at 0x200000") && said.contains("ft record"), "{said}");
     write(dir, "off.toml", "name = \"x\"\n[guest]\ncommand_line = \"mode=compute rounds=1\"\n");
@@ -102,4 +106,57 @@ fn a_guest_that_crashes_is_told_from_one_that_turns_itself_off() {
     assert!(String::from_utf8(replayed.stdout).unwrap().contains(console.trim()), "the replay says the same");
     let said = refused(dir, &["record", "log", "off.toml"]);
     assert!(said.contains("never overwritten"), "{said}");
+}
+
+/// A command that does not end by itself.
+struct Background(Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Background {
+    /// A mask of signals, as /proc/PID/status has it.
+    fn mask(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap()
+    }
+}
+
+fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "still waiting for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// As `nohup` has it: who starts a command with SIGHUP ignored wants it to outlive the terminal.
+#[test]
+fn a_terminal_that_goes_away_ends_a_command_unless_it_is_told_to_ignore_that() {
+    let hangup = 1 << (Signal::SIGHUP as u64 - 1);
+    for (disposition, end) in
+        [("--default-signal=HUP", Signal::SIGHUP), ("--ignore-signal=HUP", Signal::SIGTERM)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("lan.sock");
+        let mut command = Command::new("env");
+        command.args([disposition, env!("CARGO_BIN_EXE_ft"), "switch", "--socket"]).arg(&socket);
+        let mut switch = Background(command.spawn().unwrap());
+        wait_for("its socket", || socket.exists().then_some(()));
+        let is_caught = switch.mask("SigCgt:") & hangup != 0;
+        let is_ignored = switch.mask("SigIgn:") & hangup != 0;
+        assert_eq!((is_caught, is_ignored), (end == Signal::SIGHUP, end != Signal::SIGHUP));
+        kill(Pid::from_raw(switch.0.id().cast_signed()), end).unwrap();
+        let status = wait_for("its end", || switch.0.try_wait().unwrap());
+        assert!(status.success(), "{status}");
+        assert!(!socket.exists(), "the socket is left behind");
+    }
 }

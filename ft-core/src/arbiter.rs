@@ -26,6 +26,12 @@ pub trait Arbiter {
     fn claim(&mut self, term: Term, node: NodeId) -> ClaimOutcome;
 }
 
+impl<A: Arbiter + ?Sized> Arbiter for Box<A> {
+    fn claim(&mut self, term: Term, node: NodeId) -> ClaimOutcome {
+        (**self).claim(term, node)
+    }
+}
+
 /// An arbiter in memory: for simulations, tests, and two replicas in one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MemoryArbiter {

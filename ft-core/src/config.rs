@@ -37,6 +37,8 @@ pub struct Config {
     pub resend_after: Span,
     /// First pause between two tries to reach the arbiter; it doubles up to `silence`.
     pub claim_retry: Span,
+    /// How long a machine may stand still to be handed over before it goes on where it is.
+    pub handover_patience: Span,
     /// Pause between two greetings of a secondary that wants to join.
     pub hello_retry: Span,
     /// How often the machine's clock is set while it runs.
@@ -78,6 +80,7 @@ impl Default for Config {
             flush_idle_after: Span::from_ms(50),
             resend_after: Span::from_ms(1000),
             claim_retry: Span::from_ms(10),
+            handover_patience: Span::from_ms(500),
             hello_retry: Span::from_ms(100),
             time_every: Span::from_ms(10),
             digest_every: Span::from_ms(1000),

@@ -19,7 +19,7 @@ pub enum EffectKind {
     Console,
     /// A request for random bytes. Like a read, it changes nothing outside.
     EntropyRead,
-    /// The guest turned itself off or asked for a reset.
+    /// The machine begins again or is off, through its guest.
     Power,
     /// An embedder's own device.
     Vendor(u32),

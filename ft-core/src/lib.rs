@@ -10,7 +10,8 @@
 //! | [`recorder::Recorder`] and [`recorder::Replayer`] | only record and replay |
 //!
 //! What flows: [`units`], [`Record`] in [`frame`]s in a [`log`] (on disk: [`segment`]), [`effect`]s through a [`gate`],
-//! [`message`]s between the sides. Who decides: [`primary`], [`secondary`], and an [`arbiter`] outside. The rules R1 to R12
+//! [`message`]s between the sides. Who decides: [`primary`], [`secondary`], and an [`arbiter`] outside; [`placement`] on where
+//! the next copy goes. The rules R1 to R12
 //! that the code cites are in docs/protocol.md.
 //!
 //! Two nodes in one process, with a perfect network between them:
@@ -96,6 +97,7 @@ pub mod message;
 pub mod node;
 pub mod pace;
 mod peer;
+pub mod placement;
 mod planted;
 mod point;
 pub mod primary;

@@ -19,7 +19,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// Version of messages, frames and records. Both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest encoded message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = MAX_FRAME_PAYLOAD + FRAME_HEADER_BYTES + 64;
@@ -85,6 +85,20 @@ pub enum Message {
         /// For the operator.
         reason: String,
     },
+    /// From a primary that has yielded the machine, in the session that this ends: the secondary is to claim the next term and be live in
+    /// it, as one of a pair with the sender.
+    Handover {
+        /// The session in which the sender is going to follow.
+        session: Session,
+        /// The log's end.
+        end: Seq,
+        /// Effects up to here have left: all there are.
+        released: EffectSeq,
+        /// The sender knows that the receiver has accepted: the receiver may claim.
+        confirmed: bool,
+    },
+    /// To a primary that has yielded: its heir knows.
+    Accept,
     /// To a sender whose session is over: the envelope's term has begun without it (R5).
     Superseded,
 }
@@ -202,6 +216,8 @@ impl Message {
             | Self::Refuse(_)
             | Self::StateAck { .. }
             | Self::Resign { .. }
+            | Self::Handover { .. }
+            | Self::Accept
             | Self::Superseded => Lane::Control,
         }
     }
@@ -218,6 +234,8 @@ impl Message {
             Self::State(_) => "state",
             Self::StateAck { .. } => "state-ack",
             Self::Resign { .. } => "resign",
+            Self::Handover { .. } => "handover",
+            Self::Accept => "accept",
             Self::Superseded => "superseded",
         }
     }
@@ -279,6 +297,8 @@ mod kind {
     pub(super) const STATE_ACK: u8 = 9;
     pub(super) const RESIGN: u8 = 10;
     pub(super) const SUPERSEDED: u8 = 11;
+    pub(super) const HANDOVER: u8 = 12;
+    pub(super) const ACCEPT: u8 = 13;
 }
 
 impl Envelope {
@@ -340,6 +360,8 @@ impl Message {
             Self::StateAck { .. } => kind::STATE_ACK,
             Self::Resign { .. } => kind::RESIGN,
             Self::Superseded => kind::SUPERSEDED,
+            Self::Handover { .. } => kind::HANDOVER,
+            Self::Accept => kind::ACCEPT,
         }
     }
 
@@ -380,7 +402,13 @@ impl Message {
                 varint::put(buf, renounced.0);
                 put_text(buf, reason);
             }
-            Self::Superseded => {}
+            Self::Handover { session, end, released, confirmed } => {
+                buf.put_u64_le(session.0);
+                varint::put(buf, end.0);
+                varint::put(buf, released.0);
+                buf.put_u8(u8::from(*confirmed));
+            }
+            Self::Accept | Self::Superseded => {}
         }
         &[]
     }
@@ -419,6 +447,13 @@ impl Message {
             kind::STATE_ACK => Self::StateAck { next: reader.varint_u32()? },
             kind::RESIGN => Self::Resign { renounced: Term(reader.counter()?), reason: text(reader)? },
             kind::SUPERSEDED => Self::Superseded,
+            kind::HANDOVER => Self::Handover {
+                session: Session(reader.u64()?),
+                end: Seq(reader.counter()?),
+                released: EffectSeq(reader.counter()?),
+                confirmed: flag(reader)?,
+            },
+            kind::ACCEPT => Self::Accept,
             value => {
                 let value = u64::from(value);
                 return Err(DecodeError::Unknown { offset: 0, what: "message kind", value }.into());
@@ -567,7 +602,10 @@ impl fmt::Display for Envelope {
             Message::Hello(hello) => write!(f, " from {}", hello.node),
             Message::Refuse(refusal) => write!(f, " {refusal}"),
             Message::Resign { reason, .. } => write!(f, " {reason}"),
-            Message::Welcome(_) | Message::Superseded => Ok(()),
+            Message::Handover { end, confirmed, .. } => {
+                write!(f, " at {end}{}", if *confirmed { " confirmed" } else { "" })
+            }
+            Message::Welcome(_) | Message::Accept | Message::Superseded => Ok(()),
         }
     }
 }
@@ -680,6 +718,11 @@ mod tests {
             (counter(), text_value())
                 .prop_map(|(term, reason)| Message::Resign { renounced: Term(term), reason }),
             Just(Message::Superseded),
+            Just(Message::Accept),
+            (any::<u64>(), counters::<2>(), any::<bool>()).prop_map(|(session, n, confirmed)| {
+                let (session, end, released) = (Session(session), Seq(n[0]), EffectSeq(n[1]));
+                Message::Handover { session, end, released, confirmed }
+            }),
         ]
     }
 

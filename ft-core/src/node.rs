@@ -7,15 +7,16 @@ use crate::arbiter::ClaimOutcome;
 use crate::config::Config;
 use crate::error::{Fault, HaltReason, Misuse};
 use crate::executor::{Executor, Reached};
+use crate::frame::LogEnd;
 use crate::machine::{Machine, Stop};
 use crate::message::Envelope;
 use crate::pace::FULL_PACE;
-use crate::primary::Primary;
+use crate::primary::{HandoverRefused, Primary};
 use crate::record::Event;
 use crate::replica::{Identity, Outbox, Output, Replica, Role};
 use crate::secondary::Secondary;
 use crate::transfer::StateHead;
-use crate::units::{EffectSeq, HostId, Instant, NodeId, Session, Span, Term, VirtualTime};
+use crate::units::{EffectSeq, HostId, Instant, NodeId, Seq, Session, Span, Term, VirtualTime};
 use std::collections::VecDeque;
 
 /// Records that a secondary applies in one step, at most.
@@ -52,6 +53,8 @@ struct Cadence {
     origin: Option<(Instant, VirtualTime)>,
     next_time: Instant,
     next_digest: Instant,
+    /// The digest that closes the log of a machine that is being handed over.
+    closed: Option<Seq>,
 }
 
 impl<M: Machine> Node<M> {
@@ -153,6 +156,14 @@ impl<M: Machine> Node<M> {
         self.replica.halt(reason);
     }
 
+    /// Begins to hand the machine over to the secondary (see [`Replica::hand_over`]); [`Node::step`] does the rest.
+    ///
+    /// # Errors
+    /// [`HandoverRefused`]; nothing has changed.
+    pub fn hand_over(&mut self, now: Instant) -> Result<(), HandoverRefused> {
+        self.replica.hand_over(now)
+    }
+
     /// See [`Replica::poll`].
     pub fn poll(&mut self) -> Option<Output> {
         self.replica.poll()
@@ -160,6 +171,7 @@ impl<M: Machine> Node<M> {
 
     /// Lets the machine go on for a while.
     pub fn step(&mut self, now: Instant) -> Activity {
+        self.yield_when_settled(now);
         let Self { executor, replica, inbox, inbox_bytes, cadence } = self;
         let result = if let Some((primary, out)) = replica.primary() {
             let mut live = Live { now, executor, primary, out, cadence };
@@ -173,13 +185,25 @@ impl<M: Machine> Node<M> {
             self.replica.halt(reason);
             Activity::Idle
         });
-        self.take_over();
+        self.take_over(now);
         activity
     }
 
-    fn take_over(&mut self) {
+    fn take_over(&mut self, now: Instant) {
         if self.replica.secondary().is_some_and(|(secondary, _)| secondary.is_drained()) {
-            self.replica.go_live(self.executor.in_flight());
+            self.replica.go_live(now, self.executor.in_flight());
+            self.cadence = Cadence::default();
+        }
+    }
+
+    fn yield_when_settled(&mut self, now: Instant) {
+        let Role::Primary(primary) = self.replica.role() else { return };
+        // A digest that was due anyway does not close the log.
+        let is_closed = self.cadence.closed == Some(primary.log().last());
+        if is_closed && self.inbox.is_empty() && self.replica.is_settled() {
+            let Some((primary, _)) = self.replica.primary() else { return };
+            let head = head(&mut self.executor, primary.log().sealed());
+            self.replica.yield_machine(now, head);
             self.cadence = Cadence::default();
         }
     }
@@ -190,6 +214,17 @@ fn unasked_bytes(event: &Event) -> usize {
     match event {
         Event::BlockDone { .. } | Event::Entropy(_) => 0,
         _ => event.payload().len() + std::mem::size_of::<Event>(),
+    }
+}
+
+/// Where a machine stands, at the end of its log.
+fn head<M: Machine>(executor: &mut Executor<M>, end: LogEnd) -> StateHead {
+    StateHead {
+        end,
+        tick: executor.point().tick,
+        clock: executor.clock(),
+        emitted: executor.emitted(),
+        digest: executor.machine_mut().digest(),
     }
 }
 
@@ -207,12 +242,12 @@ impl<M: Machine> Live<'_, M> {
         if self.primary.is_blocked() {
             return Ok(Activity::Idle);
         }
-        self.set_clock()?;
-        for _ in 0..EVENTS_PER_STEP {
-            let Some(event) = inbox.pop_front() else { break };
-            *inbox_bytes -= unasked_bytes(&event);
-            self.enter(event)?;
+        if self.primary.is_yielding() {
+            return self.stand(inbox, inbox_bytes);
         }
+        self.cadence.closed = None;
+        self.set_clock()?;
+        self.enter_from(inbox, inbox_bytes)?;
         self.take_digest_when_due()?;
         self.save_state();
         if let Some(end) = self.pause() {
@@ -223,6 +258,30 @@ impl<M: Machine> Live<'_, M> {
         self.mark()?;
         let more = stop != Stop::Idle || !inbox.is_empty();
         Ok(if more { Activity::Busy } else { Activity::Idle })
+    }
+
+    /// Stands still, to be handed over: what comes in enters, and when the machine waits for nothing more a digest closes the log.
+    fn stand(&mut self, inbox: &mut VecDeque<Event>, inbox_bytes: &mut usize) -> Result<Activity, Fault> {
+        self.mark()?;
+        self.enter_from(inbox, inbox_bytes)?;
+        if !inbox.is_empty() {
+            return Ok(Activity::Busy);
+        }
+        if self.executor.in_flight().is_empty() && self.cadence.closed != Some(self.primary.log().last()) {
+            self.take_digest()?;
+            self.cadence.closed = Some(self.primary.log().last());
+        }
+        self.primary.flush(self.now, self.out);
+        Ok(if self.primary.is_settled() { Activity::Busy } else { Activity::Idle })
+    }
+
+    fn enter_from(&mut self, inbox: &mut VecDeque<Event>, inbox_bytes: &mut usize) -> Result<(), Fault> {
+        for _ in 0..EVENTS_PER_STEP {
+            let Some(event) = inbox.pop_front() else { break };
+            *inbox_bytes -= unasked_bytes(&event);
+            self.enter(event)?;
+        }
+        Ok(())
     }
 
     /// When the pause ends in which the machine stands now, if it does: of each millisecond it runs the share that the
@@ -298,13 +357,7 @@ impl<M: Machine> Live<'_, M> {
         let Some(first) = self.primary.wants_chunk() else { return };
         self.primary.flush(self.now, self.out);
         let saved = self.executor.machine_mut().save(first);
-        let head = saved.last.then(|| StateHead {
-            end: self.primary.log().sealed(),
-            tick: self.executor.point().tick,
-            clock: self.executor.clock(),
-            emitted: self.executor.emitted(),
-            digest: self.executor.machine_mut().digest(),
-        });
+        let head = saved.last.then(|| head(self.executor, self.primary.log().sealed()));
         self.primary.add_chunk(self.now, saved.bytes, head, self.out);
     }
 }

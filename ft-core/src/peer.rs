@@ -98,6 +98,14 @@ impl Peer {
         self.sent = self.sent.max(seq);
     }
 
+    /// It has yielded the machine with the log's end at `seq`: it holds all of it, effects wait for it from the first, and it may claim the
+    /// next term. Until it answers, nobody knows when it heard of us: there is no lease.
+    pub(crate) fn yielded(&mut self, seq: Seq) {
+        self.start_from(seq);
+        self.follows = true;
+        self.gate_from = Some(seq);
+    }
+
     /// From now on effects wait for it, and it will be told so. Nobody has told it before, so it cannot be live before
     /// its silence limit from now.
     pub(crate) fn protect(&mut self, now: Instant, gate_from: Seq) {

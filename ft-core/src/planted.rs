@@ -1,4 +1,4 @@
-//! Bugs on purpose, one for each rule whose breach must be found. Only in tests of this crate: elsewhere `planted` is
+//! Bugs on purpose, one for each rule, or promise within one, whose breach must be found. Only in tests of this crate: elsewhere `planted` is
 //! constant and false. They prove that the simulation's checkers can fail.
 
 /// Which rule is broken.
@@ -14,6 +14,8 @@ pub(crate) enum Bug {
     R7,
     /// Effects do not wait for a joining secondary that may already claim.
     R8,
+    /// An heir goes live without waiting for the copy that yielded.
+    Heir,
 }
 
 #[cfg(not(test))]

@@ -3,6 +3,10 @@
 //! Invariant: in `Solo` and `Seeding` no other node may claim the next term, so effects leave at once. From the first message
 //! that tells a secondary it may claim (`Paired`), effects wait for that secondary, until a won claim ends the pair.
 
+mod handover;
+
+pub use handover::HandoverRefused;
+
 use crate::arbiter::ClaimOutcome;
 use crate::config::Verify;
 use crate::digest::digest64;
@@ -18,7 +22,7 @@ use crate::planted::{Bug, planted};
 use crate::point::Point;
 use crate::record::{Event, Record};
 use crate::replica::{Identity, Notice, Outbox};
-use crate::secondary::Secondary;
+use crate::secondary::{Parts, Secondary};
 use crate::takeover::{Claims, Verdict};
 use crate::transfer::{Outgoing, StateHead};
 use crate::units::{EffectSeq, HostId, Instant, NodeId, Session, Span, Term};
@@ -34,6 +38,10 @@ pub struct Primary {
     gate: Gate,
     pacer: Pacer,
     phase: Phase,
+    /// Whether the machine runs here, and those around it have been told so.
+    live: bool,
+    /// While the machine stands still to be handed over (only in `Paired`): until when at most.
+    yielding_until: Option<Instant>,
     idle: bool,
     /// How many joins were accepted: makes every session's number new.
     joins: u64,
@@ -80,13 +88,29 @@ impl Primary {
         primary
     }
 
-    /// Continues as the live machine where a secondary has applied all it held (R7).
-    pub(crate) fn take_over(secondary: Secondary, in_flight: Vec<Effect>, out: &mut Outbox) -> Self {
+    /// Continues as the live machine where a secondary has applied all it held (R7): alone, or as one of a pair with the copy that
+    /// handed the machine over.
+    pub(crate) fn take_over(
+        now: Instant,
+        secondary: Secondary,
+        in_flight: Vec<Effect>,
+        out: &mut Outbox,
+    ) -> Self {
         assert!(secondary.is_drained(), "a secondary goes live only when it has applied all it holds");
-        let (identity, term, end, withheld) = secondary.into_parts();
-        let primary = Self::new(identity, term, end, withheld.emitted(), Phase::Solo);
-        out.notice(Notice::Live(term));
-        out.notice(Notice::Solo(term));
+        let Parts { identity, term, end, withheld, yielded } = secondary.into_parts();
+        let mut primary = Self::new(identity, term, end, withheld.emitted(), Phase::Solo);
+        match yielded {
+            None => {
+                primary.announce(out);
+                out.notice(Notice::Solo(term));
+            }
+            Some((node, session)) => {
+                let mut peer = Peer::new(now, (node.host, node), session, session, &primary.identity.config);
+                peer.yielded(end.seq);
+                primary.phase = Phase::Paired(peer);
+                primary.send_heartbeat(now, out);
+            }
+        }
         let waiting: BTreeSet<_> =
             withheld.waiting().filter_map(|n| Some((n.effect.device, n.effect.op?))).collect();
         let known = |effect: &Effect| effect.op.is_some_and(|op| waiting.contains(&(effect.device, op)));
@@ -108,6 +132,8 @@ impl Primary {
             gate: Gate::new(emitted, config.gate_bytes),
             pacer: Pacer::new(config.lag_target),
             phase,
+            live: false,
+            yielding_until: None,
             idle: false,
             joins: 0,
             identity,
@@ -163,9 +189,7 @@ impl Primary {
     /// Whether the machine must stand still: it is not live yet, or a bounded buffer is full (R9).
     pub fn is_blocked(&self) -> bool {
         let depends = matches!(self.phase, Phase::Paired(_) | Phase::Contested(_));
-        self.phase == Phase::Creating
-            || self.gate.is_full()
-            || depends && self.log.bytes() >= self.identity.config.ring_bytes
+        !self.live || self.gate.is_full() || depends && self.log.bytes() >= self.identity.config.ring_bytes
     }
 
     /// Whether the machine should make another piece of its state, to be given to [`Primary::add_chunk`]: `Some(true)` for
@@ -285,7 +309,10 @@ impl Primary {
             | Message::Welcome(_)
             | Message::Log { .. }
             | Message::Heartbeat { .. }
-            | Message::State(_) => {}
+            | Message::State(_)
+            | Message::Handover { .. } => {}
+            // An heir that has not heard that this side has taken the machine back.
+            Message::Accept => {}
         }
         Ok(())
     }
@@ -304,6 +331,7 @@ impl Primary {
             Phase::Creating | Phase::Solo => {}
         }
         self.follow_contact(now, out);
+        self.keep_when_late(now, out);
         self.send_heartbeat(now, out);
         if let Phase::Seeding(_, transfer) = &mut self.phase {
             transfer.handle_tick(now, config.resend_after);
@@ -323,7 +351,7 @@ impl Primary {
         match (self.claims.handle_outcome(term, outcome), &self.phase) {
             (Verdict::Won(term), Phase::Creating) => {
                 self.phase = Phase::Solo;
-                out.notice(Notice::Live(term));
+                self.announce(out);
                 out.notice(Notice::Solo(term));
             }
             (Verdict::Won(term), Phase::Contested(_)) => self.go_solo(now, term, out),
@@ -417,7 +445,7 @@ impl Primary {
         message: &Message,
         out: &mut Outbox,
     ) {
-        let from_secondary = matches!(message, Message::Ack(_) | Message::StateAck { .. });
+        let from_secondary = matches!(message, Message::Ack(_) | Message::StateAck { .. } | Message::Accept);
         let from_primary =
             matches!(message, Message::Log { .. } | Message::Heartbeat { .. } | Message::State(_));
         if from_secondary || from_primary && term < self.term() {
@@ -481,6 +509,7 @@ impl Primary {
                 }
             }
             Phase::Paired(peer) if peer.is_lost() => {
+                self.keep("contact with the secondary was lost", out);
                 out.notice(Notice::Contested(peer.host));
                 self.phase = Phase::Contested(peer);
                 if planted(Bug::R4) {
@@ -513,6 +542,9 @@ impl Primary {
                 self.send_heartbeat(now, out);
             }
             Phase::Paired(mut peer) => {
+                if peer.has_lease(now, &self.identity.config) {
+                    self.announce(out);
+                }
                 let reached = peer.gate_from.is_some_and(|from| peer.held >= from);
                 if peer.eligible && reached && !peer.protected {
                     peer.protected = true;
@@ -524,10 +556,19 @@ impl Primary {
         }
     }
 
+    /// The machine runs here from now on. An heir waits with this until it is sure that who yielded follows (R4): it may have won its term,
+    /// or heard of that, long after that one took the machine back.
+    fn announce(&mut self, out: &mut Outbox) {
+        if !std::mem::replace(&mut self.live, true) {
+            out.notice(Notice::Live(self.term()));
+        }
+    }
+
     fn go_solo(&mut self, now: Instant, term: Term, out: &mut Outbox) {
         self.phase = Phase::Solo;
         self.pacer = Pacer::new(self.identity.config.lag_target);
         self.log.trim(self.log.last());
+        self.announce(out);
         out.notice(Notice::Solo(term));
         self.release(now, out);
     }

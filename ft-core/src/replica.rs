@@ -14,8 +14,9 @@ use crate::effect::{Effect, Numbered};
 use crate::error::{HaltReason, Misuse};
 use crate::frame::Frame;
 use crate::message::{Envelope, Message, Profile, Refusal};
-use crate::primary::Primary;
+use crate::primary::{HandoverRefused, Primary};
 use crate::secondary::Secondary;
+use crate::transfer::StateHead;
 use crate::units::{HostId, Instant, NodeId, Session, Term};
 use std::collections::VecDeque;
 
@@ -65,6 +66,10 @@ pub enum Notice {
     Promoting(Term),
     /// This copy owns a term that it does not use: the primary came back first.
     Renounced(Term),
+    /// This copy has handed the machine over to the one on this host, and follows it: detach the backends.
+    Yielded(HostId),
+    /// The machine could not be handed over, and why; it goes on where it is.
+    HandoverFailed(String),
     /// This copy is over (R5).
     Halted(HaltReason),
 }
@@ -244,12 +249,42 @@ impl Replica {
     ///
     /// # Panics
     /// Unless [`Secondary::is_drained`].
-    pub fn go_live(&mut self, in_flight: Vec<Effect>) {
+    pub fn go_live(&mut self, now: Instant, in_flight: Vec<Effect>) {
         let placeholder = Role::Halted(Halted { reason: HaltReason::Requested, farewell: None });
         self.role = match std::mem::replace(&mut self.role, placeholder) {
             Role::Secondary(secondary) => {
-                Role::Primary(Primary::take_over(secondary, in_flight, &mut self.outputs))
+                Role::Primary(Primary::take_over(now, secondary, in_flight, &mut self.outputs))
             }
+            other => other,
+        };
+    }
+
+    /// Begins to hand the machine over to the secondary: a planned change of roles in which nothing is lost and nothing is emitted twice.
+    /// The machine must stand still while [`Primary::is_yielding`], but for what comes in, and be closed by a digest; once
+    /// [`Replica::is_settled`], call [`Replica::yield_machine`].
+    ///
+    /// # Errors
+    /// [`HandoverRefused`]; nothing has changed.
+    pub fn hand_over(&mut self, now: Instant) -> Result<(), HandoverRefused> {
+        match &mut self.role {
+            Role::Primary(primary) => primary.hand_over(now),
+            Role::Secondary(_) | Role::Halted(_) => Err(HandoverRefused::NotLive),
+        }
+    }
+
+    /// Whether a machine that is being handed over may be yielded: the secondary has all of it, and every effect has left and been polled.
+    pub fn is_settled(&self) -> bool {
+        self.outputs.0.is_empty() && matches!(&self.role, Role::Primary(primary) if primary.is_settled())
+    }
+
+    /// Yields the machine, which stands where `head` says, and follows its heir from now on.
+    ///
+    /// # Panics
+    /// Unless [`Replica::is_settled`].
+    pub fn yield_machine(&mut self, now: Instant, head: StateHead) {
+        let placeholder = Role::Halted(Halted { reason: HaltReason::Requested, farewell: None });
+        self.role = match std::mem::replace(&mut self.role, placeholder) {
+            Role::Primary(primary) => Role::Secondary(primary.into_secondary(now, head, &mut self.outputs)),
             other => other,
         };
     }

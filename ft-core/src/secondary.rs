@@ -3,6 +3,8 @@
 //! Invariant: what is acknowledged is in memory, whole, decoded and chained to all before it. From the moment this side
 //! wins a term and means to use it, it acknowledges nothing more.
 
+mod handover;
+
 use crate::arbiter::ClaimOutcome;
 use crate::config::Config;
 use crate::detector::Detector;
@@ -13,11 +15,13 @@ use crate::frame::{Frame, LogEnd};
 use crate::gate::Gate;
 use crate::log::{Accepted, LogReader};
 use crate::message::{Ack, Envelope, Hello, Message, Refusal, Welcome};
+use crate::planted::{Bug, planted};
 use crate::record::{Event, Record};
 use crate::replica::{Identity, Notice, Outbox};
 use crate::takeover::{Claims, Verdict};
 use crate::transfer::{Chunk, Incoming, StateHead};
 use crate::units::{EffectSeq, HostId, Instant, NodeId, Seq, Session, Span, Term};
+use handover::{Offer, Terms, Yielding};
 use std::collections::VecDeque;
 
 /// The following side of the protocol.
@@ -55,6 +59,8 @@ enum Phase {
     Following(Copy),
     /// Owns the next term, and applies what it holds (R7).
     Promoting(Copy),
+    /// Was live, has handed the machine over, and waits to hear from its heir.
+    Yielded(Copy, Yielding),
 }
 
 /// Pieces of state: those that are missing, and those that are for the machine to take.
@@ -85,6 +91,8 @@ struct Copy {
     withheld: Gate,
     /// From which record on the primary holds effects for us.
     protect: Option<Seq>,
+    /// The primary has yielded the machine to us.
+    offer: Option<Offer>,
     gap: bool,
     ack_due: bool,
 }
@@ -95,6 +103,18 @@ struct Waiting {
     record: Record,
     bytes: usize,
     since: Instant,
+}
+
+/// What is left of a secondary that goes live.
+pub(crate) struct Parts {
+    pub(crate) identity: Identity,
+    pub(crate) term: Term,
+    /// The log's end.
+    pub(crate) end: LogEnd,
+    /// The effects in doubt.
+    pub(crate) withheld: Gate,
+    /// The copy that handed the machine over, and the session in which it is going to follow.
+    pub(crate) yielded: Option<(NodeId, Session)>,
 }
 
 /// What a secondary is doing, for operators.
@@ -167,6 +187,8 @@ impl Secondary {
             Phase::Receiving(..) | Phase::Restoring(..) => Progress::Receiving,
             Phase::Following(copy) => Progress::Following { eligible: copy.is_eligible() },
             Phase::Promoting(_) => Progress::Promoting,
+            // It may claim, as it will be told by its heir.
+            Phase::Yielded(..) => Progress::Following { eligible: true },
         }
     }
 
@@ -280,11 +302,17 @@ impl Secondary {
         matches!(&self.phase, Phase::Promoting(copy) if copy.backlog.is_empty())
     }
 
-    /// Identity, term, log's end and the effects in doubt, for the primary that it becomes.
-    pub(crate) fn into_parts(self) -> (Identity, Term, LogEnd, Gate) {
+    /// What the primary that it becomes goes on with.
+    pub(crate) fn into_parts(self) -> Parts {
         let term = self.term();
         match self.phase {
-            Phase::Promoting(copy) => (self.identity, term, copy.reader.end(), copy.withheld),
+            Phase::Promoting(copy) => Parts {
+                identity: self.identity,
+                term,
+                end: copy.reader.end(),
+                withheld: copy.withheld,
+                yielded: copy.offer.filter(|_| !planted(Bug::Heir)).map(|offer| (offer.from, offer.session)),
+            },
             _ => unreachable!("checked by is_drained"),
         }
     }
@@ -318,14 +346,20 @@ impl Secondary {
             out.send(from, Envelope { session, term: self.term(), message });
             return Ok(());
         }
-        if from != self.primary || session != self.session {
+        if from != self.primary || self.handle_heir(now, session, &message, out) || session != self.session {
             return Ok(());
         }
         if matches!(self.phase, Phase::Promoting(_)) {
-            if !matches!(message, Message::Superseded) {
-                out.send(from, self.envelope(Message::Superseded));
+            match message {
+                Message::Superseded => {}
+                // Who has yielded need not be told that it is superseded, only that it is heard.
+                Message::Handover { .. } => self.accept(out),
+                _ => out.send(from, self.envelope(Message::Superseded)),
             }
             return Ok(());
+        }
+        if matches!(message, Message::Log { .. } | Message::Heartbeat { .. }) {
+            self.follow_heir(term);
         }
         match message {
             Message::Superseded if self.copy().is_some_and(Copy::is_eligible) => {
@@ -354,8 +388,12 @@ impl Secondary {
                 }
                 self.acknowledge_due(now, out);
             }
+            Message::Handover { session, end, released, confirmed } => {
+                self.handle_handover(now, Terms { session, end, released, confirmed }, out);
+            }
             // Only secondaries send these, or it is too late for them.
-            Message::Hello(_)
+            Message::Accept
+            | Message::Hello(_)
             | Message::Refuse(_)
             | Message::Ack(_)
             | Message::StateAck { .. }
@@ -382,8 +420,13 @@ impl Secondary {
         outcome: ClaimOutcome,
         out: &mut Outbox,
     ) -> Result<(), HaltReason> {
-        match self.claims.handle_outcome(term, outcome) {
-            Verdict::Won(term) if self.detector.is_silent() => {
+        let verdict = self.claims.handle_outcome(term, outcome);
+        let decided = self.detector.is_silent() || self.is_changing_roles();
+        if self.concede(&verdict) {
+            return Ok(());
+        }
+        match verdict {
+            Verdict::Won(term) if decided => {
                 self.promote(term, out);
                 Ok(())
             }
@@ -394,7 +437,7 @@ impl Secondary {
                 self.acknowledge(now, out);
                 Ok(())
             }
-            Verdict::Lost(term, owner) if self.detector.is_silent() => Err(HaltReason::Lost { term, owner }),
+            Verdict::Lost(term, owner) if decided => Err(HaltReason::Lost { term, owner }),
             // The primary owns the next term and is in contact: its messages will say so.
             Verdict::Lost(..) | Verdict::Nothing => Ok(()),
         }
@@ -420,8 +463,10 @@ impl Secondary {
         }
         match &self.phase {
             Phase::Greeting | Phase::Promoting(_) => {}
-            Phase::Following(copy) if copy.is_eligible() => out.claim(self.claims.begin(now)),
-            Phase::Receiving(..) | Phase::Restoring(..) | Phase::Following(_) => {
+            Phase::Following(copy) | Phase::Yielded(copy, _) if copy.is_eligible() => {
+                out.claim(self.claims.begin(now))
+            }
+            Phase::Receiving(..) | Phase::Restoring(..) | Phase::Following(_) | Phase::Yielded(..) => {
                 return Err(HaltReason::Orphaned);
             }
         }
@@ -430,7 +475,7 @@ impl Secondary {
 
     fn promote(&mut self, term: Term, out: &mut Outbox) {
         match std::mem::replace(&mut self.phase, Phase::Greeting) {
-            Phase::Following(copy) => {
+            Phase::Following(copy) | Phase::Yielded(copy, _) => {
                 out.notice(Notice::Promoting(term));
                 self.phase = Phase::Promoting(copy);
             }
@@ -543,6 +588,10 @@ impl Secondary {
             }
             Phase::Following(_) => return self.acknowledge(now, out),
             Phase::Promoting(_) => return,
+            Phase::Yielded(..) => {
+                self.next_send = now + self.offer(out);
+                return;
+            }
         };
         self.next_send = now + pause;
         out.send(self.primary, self.envelope(message));
@@ -554,14 +603,20 @@ impl Secondary {
 
     fn copy(&self) -> Option<&Copy> {
         match &self.phase {
-            Phase::Restoring(copy, _) | Phase::Following(copy) | Phase::Promoting(copy) => Some(copy),
+            Phase::Restoring(copy, _)
+            | Phase::Following(copy)
+            | Phase::Promoting(copy)
+            | Phase::Yielded(copy, _) => Some(copy),
             Phase::Greeting | Phase::Receiving(..) => None,
         }
     }
 
     fn copy_mut(&mut self) -> Option<&mut Copy> {
         match &mut self.phase {
-            Phase::Restoring(copy, _) | Phase::Following(copy) | Phase::Promoting(copy) => Some(copy),
+            Phase::Restoring(copy, _)
+            | Phase::Following(copy)
+            | Phase::Promoting(copy)
+            | Phase::Yielded(copy, _) => Some(copy),
             Phase::Greeting | Phase::Receiving(..) => None,
         }
     }
@@ -579,6 +634,7 @@ impl Copy {
             covered: head.emitted,
             withheld: Gate::new(head.emitted, withheld_bytes),
             protect: None,
+            offer: None,
             gap: false,
             ack_due: false,
         }

@@ -48,6 +48,11 @@ impl Claims {
         self.pending.as_ref().map_or(self.term, |pending| pending.target)
     }
 
+    /// Whether a claim is on its way.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Claims the next term unless a claim is already on its way. Returns the term to ask for.
     pub(crate) fn begin(&mut self, now: Instant) -> Option<Term> {
         if self.pending.is_some() {

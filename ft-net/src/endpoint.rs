@@ -22,6 +22,10 @@ const IP_UDP_BYTES: u16 = 48;
 /// address it sends from, which costs a flood its spoofed senders, and then enters the lobby of those that did.
 const CALLERS_MAX: usize = 64;
 
+/// What the round trip is taken for before it is measured. Hosts of a pair are close, and a dialled host may be about to start: a third
+/// of a second, as on the internet, would let seconds pass between two attempts to reach it.
+const INITIAL_RTT: Duration = Duration::from_millis(20);
+
 /// How a link uses the network. All limits are per link.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
@@ -357,6 +361,7 @@ fn transport(config: &LinkConfig) -> Result<Arc<TransportConfig>, NetError> {
         .datagram_receive_buffer_size(Some(64 << 10))
         .datagram_send_buffer_size(64 << 10)
         .max_idle_timeout(Some(idle))
+        .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(Some(config.idle_timeout / 3))
         .mtu_discovery_config(Some(discovery));
     Ok(Arc::new(transport))

@@ -17,14 +17,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Events that wait to be taken.
 const EVENTS_MAX: usize = 1024;
 
-/// Pauses between two attempts to dial: the first, and the longest.
+/// Pauses between two attempts to dial: the first, and the longest. A host that returns waits this long at most for the others to call.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
-const REDIAL_MAX: Duration = Duration::from_secs(1);
+const REDIAL_MAX: Duration = Duration::from_millis(200);
+
+/// An attempt to dial that is older than this is begun anew when the host's tripwire stands again: the pauses between the packets of an
+/// attempt double, so an old one would find out late that the host is back.
+const DIAL_FRESH: Duration = Duration::from_millis(100);
+
+/// A link that lasted this long ended for a reason of its own: the next is made at once.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// Callers at the tripwires that are being identified at a time.
 const CALLERS_MAX: usize = 32;
@@ -98,8 +105,9 @@ impl Peers {
         if older.is_some() {
             inner.called.send_replace(());
         } else if inner.host < host {
-            inner.runtime.spawn(Arc::clone(inner).dial_for_ever(host));
-            inner.runtime.spawn(Arc::clone(inner).watch_for_ever(host));
+            let back = Arc::new(Notify::new());
+            inner.runtime.spawn(Arc::clone(inner).dial_for_ever(host, Arc::clone(&back)));
+            inner.runtime.spawn(Arc::clone(inner).watch_for_ever(host, back));
         }
     }
 }
@@ -268,19 +276,21 @@ impl Inner {
         }
     }
 
-    async fn dial_for_ever(self: Arc<Self>, host: HostId) {
+    /// `back` is notified when the host's tripwire has been made.
+    async fn dial_for_ever(self: Arc<Self>, host: HostId, back: Arc<Notify>) {
         let mut pause = Pause::new(&self);
         while let Some(peer) = self.peer(host) {
             let connected = tokio::select! {
                 connected = self.endpoint.connect(peer.address, &peer.name) => connected,
                 () = self.moved(host, &peer) => continue,
+                () = notified_after(DIAL_FRESH, &back) => continue,
             };
             match connected {
                 Ok(link) => {
                     let began = Instant::now();
                     self.run(host, link).await;
                     // A link that ends as soon as it is made must not be made without pause.
-                    if began.elapsed() > REDIAL_MAX {
+                    if began.elapsed() > LASTING {
                         pause.reset();
                     }
                 }
@@ -362,7 +372,7 @@ impl Inner {
         }
     }
 
-    async fn watch_for_ever(self: Arc<Self>, host: HostId) {
+    async fn watch_for_ever(self: Arc<Self>, host: HostId, back: Arc<Notify>) {
         let mut pause = Pause::new(&self);
         while let Some(peer) = self.peer(host) {
             let Peer { name, address } = &peer;
@@ -373,6 +383,7 @@ impl Inner {
             match connected {
                 Ok(wire) => {
                     pause.reset();
+                    back.notify_waiters();
                     self.watch(host, wire).await;
                 }
                 Err(error) => tracing::debug!(%error, peer = %name, "no tripwire"),
@@ -462,6 +473,12 @@ impl Inner {
     fn number_of(&self, name: &HostName) -> Option<HostId> {
         read(&self.peers).iter().find(|(_, peer)| peer.name == *name).map(|(host, _)| *host)
     }
+}
+
+/// Resolves at the first notification after `pause`.
+async fn notified_after(pause: Duration, notify: &Notify) {
+    tokio::time::sleep(pause).await;
+    notify.notified().await;
 }
 
 /// The growing pause between two attempts to dial.

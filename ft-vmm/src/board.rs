@@ -36,11 +36,12 @@ use crate::devices::virtio::console::{self, Console};
 use crate::devices::virtio::entropy::Entropy;
 use crate::devices::virtio::mmio::Slot;
 use crate::devices::virtio::net::Net;
+use crate::devices::watchdog::WatchdogState;
 use crate::ram::{GuestRam, Ram};
 use ft_core::Event;
 use ft_core::effect::Effect;
 use ft_core::error::Fault;
-use ft_core::units::Tick;
+use ft_core::units::{Tick, VirtualTime};
 use serde::{Deserialize, Serialize};
 
 /// Lines of the interrupt controllers.
@@ -96,6 +97,7 @@ pub struct Board {
     serial: Serial,
     acpi: AcpiState,
     reset: ResetState,
+    watchdog: WatchdogState,
     net: Option<Slot<Net>>,
     block: Option<Slot<Block>>,
     console: Option<Slot<Console>>,
@@ -119,6 +121,7 @@ impl Board {
             serial: Serial::default(),
             acpi: AcpiState::default(),
             reset: ResetState::default(),
+            watchdog: WatchdogState::default(),
             net: config.mac.map(|mac| Slot::new(Net::new(mac))),
             block: config.disk.map(|disk| Slot::new(Block::new(disk.sectors, disk.read_only))),
             console: config.console.then(|| Slot::new(Console::default())),
@@ -153,7 +156,7 @@ impl Board {
         let memory = ram.memory();
         self.catch_up(at);
         match event {
-            Event::Time(time) => self.clock.set(at, *time),
+            Event::Time(time) => self.set_clock(at, *time),
             Event::Net { device, frame } => {
                 if let (0, Some(net)) = (device, &mut self.net) {
                     net.work(memory, &mut self.outbox, |net, io| net.receive(frame.clone(), io));
@@ -171,7 +174,7 @@ impl Board {
                 }
             }
             Event::Shutdown => self.acpi.press_power_button(),
-            Event::Reset => self.request = Some(Request::Reset),
+            Event::Reset => self.ask(Request::ResetFromOutside),
             // Marks, not inputs.
             Event::Emit { .. } | Event::Digest(_) => {}
             Event::Checkpoint { .. } | Event::Vendor { .. } => {
@@ -184,6 +187,12 @@ impl Board {
         self.catch_up(at);
         self.settle();
         Ok(())
+    }
+
+    fn set_clock(&mut self, at: Tick, time: VirtualTime) {
+        let before = self.clock.now(at);
+        self.clock.set(at, time);
+        self.watchdog.handle_step(self.clock.now(at) - before);
     }
 
     fn complete_block(&mut self, id: u64, status: u8, data: &[u8], memory: &GuestRam) {
@@ -226,8 +235,14 @@ impl Board {
         self.outbox.take()
     }
 
-    /// Takes what somebody asked of the whole machine. The guest's own requests have emitted an
-    /// [`EffectKind::Power`](ft_core::effect::EffectKind::Power) effect as well.
+    /// The vCPU is shut down, as after a triple fault. It becomes a request of the machine, as on a board whose chipset resets the
+    /// processor then.
+    pub fn handle_shutdown(&mut self) {
+        self.ask(Request::Crash);
+        self.settle();
+    }
+
+    /// Takes what somebody asked of the whole machine. What the guest said before that is among the effects.
     pub fn take_request(&mut self) -> Option<Request> {
         self.request.take()
     }
@@ -251,6 +266,7 @@ impl Board {
         self.rtc.reset();
         self.acpi = AcpiState::default();
         self.reset = ResetState::default();
+        self.watchdog = WatchdogState::default();
         self.net.iter_mut().for_each(Slot::reset);
         self.block.iter_mut().for_each(Slot::reset);
         self.console.iter_mut().for_each(Slot::reset);
@@ -271,6 +287,9 @@ impl Board {
         self.pit.advance(now, &mut self.pic);
         self.rtc.advance(now, &mut self.pic);
         self.serial.advance(now, &mut self.outbox);
+        if self.watchdog.advance(now) {
+            self.ask(Request::Watchdog);
+        }
         self.settle();
     }
 
@@ -286,15 +305,16 @@ impl Board {
     }
 
     fn settle_deadline(&mut self) {
-        let deadlines = [self.pit.deadline_ns(), self.rtc.deadline_ns(), self.serial.deadline_ns()];
-        self.deadline_ns = deadlines.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let timers = [self.pit.deadline_ns(), self.rtc.deadline_ns()];
+        let others = [self.serial.deadline_ns(), self.watchdog.deadline_ns()];
+        self.deadline_ns = timers.into_iter().chain(others).flatten().min().unwrap_or(u64::MAX);
     }
 
-    fn ask(&mut self, request: Option<Request>) {
-        let Some(request) = request else { return };
+    fn ask(&mut self, request: Request) {
         // What the guest said before it went is heard before.
         self.serial.flush(&mut self.outbox);
-        request.emit(&mut self.outbox);
+        // Whoever is gone needs no watching, least of all a machine that is off: it would be turned on again.
+        self.watchdog.stop();
         self.request = Some(request);
     }
 

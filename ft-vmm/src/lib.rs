@@ -12,6 +12,7 @@ pub mod devices;
 pub mod digests;
 pub mod guest_image;
 pub mod machine;
+pub mod power;
 pub mod ram;
 pub mod sections;
 pub mod soft;

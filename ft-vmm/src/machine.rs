@@ -2,21 +2,23 @@
 //!
 //! [`Vm::run`](ft_core::machine::Machine::run) is the run loop of both roles and every vCPU. Where records come from, it cannot tell.
 
-use crate::board::{Board, BoardConfig, BoardState, Request};
+mod restart;
+
+use crate::board::{Board, BoardConfig, BoardState};
 use crate::boot::{self, BootError, BootSource};
 use crate::digests::PageDigests;
+use crate::power::OnCrash;
 use crate::ram::{PAGE_BYTES, Ram, RamError};
 use crate::sections::{SectionError, SectionWriter, Sections};
 use crate::transfer::{Outgoing, encode_pages, take_pages};
 use crate::vcpu::{CpuState, Vcpu, VcpuStop};
-use bytes::Bytes;
 use ft_core::digest::{Digester, StateDigest};
-use ft_core::effect::{Effect, EffectKind};
+use ft_core::effect::Effect;
 use ft_core::error::Fault;
 use ft_core::machine::{Machine, Saved, Stop};
 use ft_core::units::Tick;
 use ft_core::{Event, Point, Record};
-use serde::{Deserialize, Serialize};
+use restart::{Power, Rest};
 use std::collections::VecDeque;
 use thiserror::Error;
 
@@ -24,7 +26,7 @@ use thiserror::Error;
 pub const RECIPE_ID: u32 = 0x4654_0001;
 
 /// Version of every section: one state type changes, all are read by the build that wrote them.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// What a machine is made of. Both sides of a pair must be given the same.
 #[derive(Clone, Debug)]
@@ -35,13 +37,16 @@ pub struct VmConfig {
     pub boot: BootSource,
     /// Its devices.
     pub board: BoardConfig,
+    /// What happens when its guest crashes.
+    pub on_crash: OnCrash,
 }
 
 impl VmConfig {
     /// Hash of everything that is the same for both sides, for the handshake (R10).
     pub fn digest(&self) -> u64 {
         let BootSource { protocol, image, initrd, command_line } = &self.boot;
-        let board = postcard::to_allocvec(&self.board).expect("plain data is always encoded");
+        let board =
+            postcard::to_allocvec(&(&self.board, self.on_crash)).expect("plain data is always encoded");
         let mut digest = Digester::new();
         digest.u64(self.ram_bytes).u64(*protocol as u64);
         for part in [&image[..], initrd.as_deref().unwrap_or_default(), command_line.as_bytes(), &board] {
@@ -63,21 +68,6 @@ pub enum VmError {
     /// Its vCPU does not take on the state that it starts with.
     #[error("cannot start the processor: {0}")]
     Vcpu(Fault),
-}
-
-/// Whether the machine has power.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-enum Power {
-    #[default]
-    On,
-    /// The guest turned it off, or its processor is shut down.
-    Off,
-}
-
-/// What is neither vCPU nor device nor memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Rest {
-    power: Power,
 }
 
 /// A whole machine.
@@ -141,7 +131,12 @@ impl<V: Vcpu> Vm<V> {
 
     /// Whether it is off, and stays so.
     pub fn is_off(&self) -> bool {
-        self.rest.power == Power::Off
+        matches!(self.rest.power, Power::Off { .. })
+    }
+
+    /// How often it has begun again since it was made.
+    pub fn restarts(&self) -> u64 {
+        self.rest.restarts
     }
 
     /// All of its state, as a snapshot. [`Vm::load_snapshot`] takes it back, on any host.
@@ -180,6 +175,7 @@ impl<V: Vcpu> Vm<V> {
         writer.state("serial", STATE_VERSION, &board.serial);
         writer.state("acpi", STATE_VERSION, &board.acpi);
         writer.state("reset", STATE_VERSION, &board.reset);
+        writer.state("watchdog", STATE_VERSION, &board.watchdog);
         writer.state("net", STATE_VERSION, &board.net);
         writer.state("block", STATE_VERSION, &board.block);
         writer.state("console", STATE_VERSION, &board.console);
@@ -210,6 +206,7 @@ impl<V: Vcpu> Vm<V> {
             serial: sections.state("serial", STATE_VERSION)?,
             acpi: sections.state("acpi", STATE_VERSION)?,
             reset: sections.state("reset", STATE_VERSION)?,
+            watchdog: sections.state("watchdog", STATE_VERSION)?,
             net: sections.state("net", STATE_VERSION)?,
             block: sections.state("block", STATE_VERSION)?,
             console: sections.state("console", STATE_VERSION)?,
@@ -240,39 +237,9 @@ impl<V: Vcpu> Vm<V> {
         let start = boot::load(&self.config.boot, &self.ram).map_err(|error| Fault(error.to_string()))?;
         self.vcpu.set_state(&CpuState { tick: self.vcpu.tick().0, ..start })?;
         self.rest.power = Power::On;
+        self.rest.restarts += 1;
         Ok(())
     }
-
-    /// The processor cannot go on: the guest's fault. The machine stops, and says so.
-    fn crash(&mut self) -> Result<(), Fault> {
-        let state = self.vcpu.state();
-        tracing::warn!(rip = state.rip, cr2 = state.cr2, "triple fault: the guest's processor is shut down");
-        // What the machine does takes a tick, and the fault itself took none.
-        self.vcpu.set_state(&CpuState { tick: state.tick + 1, ..state })?;
-        self.rest.power = Power::Off;
-        self.effects.push_back(power(format!("triple fault at {:#x}", state.rip).into()));
-        Ok(())
-    }
-
-    /// Takes what the devices have for the outside, and does what was asked of the machine itself.
-    fn settle(&mut self) -> Result<(), Fault> {
-        while let Some(effect) = self.board.take_effect() {
-            self.effects.push_back(effect);
-        }
-        match self.board.take_request() {
-            Some(Request::Reset) => self.reset(),
-            Some(Request::PowerOff) => {
-                self.rest.power = Power::Off;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// What the outside is told of the machine's power.
-fn power(payload: Bytes) -> Effect {
-    Effect { kind: EffectKind::Power, device: 0, op: None, payload }
 }
 
 impl<V: Vcpu> Machine for Vm<V> {
@@ -291,7 +258,7 @@ impl<V: Vcpu> Machine for Vm<V> {
             if !self.effects.is_empty() {
                 return Ok(Stop::Effect);
             }
-            if self.is_off() {
+            if self.is_off() || self.is_held() {
                 return Ok(Stop::Idle);
             }
             if here >= until {
@@ -301,7 +268,7 @@ impl<V: Vcpu> Machine for Vm<V> {
             let mut platform = self.board.attach(&self.ram);
             match self.vcpu.run(&self.ram, &mut platform, until.min(deadline))? {
                 VcpuStop::Halted => return Ok(Stop::Idle),
-                VcpuStop::TripleFault => self.crash()?,
+                VcpuStop::TripleFault => self.shut_down()?,
                 VcpuStop::Reached | VcpuStop::Platform => {}
             }
         }
@@ -324,10 +291,8 @@ impl<V: Vcpu> Machine for Vm<V> {
 
     fn in_flight(&self) -> Vec<Effect> {
         let mut effects = self.board.in_flight();
-        if self.is_off() {
-            // Whoever runs a machine that is off should know.
-            effects.push(power(Bytes::from_static(&[2])));
-        }
+        // Whoever runs a machine that is off should know.
+        effects.extend(self.ending());
         effects
     }
 

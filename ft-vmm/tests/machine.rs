@@ -16,6 +16,7 @@ use ft_vmm::board::BoardConfig;
 use ft_vmm::boot::{BootSource, Protocol};
 use ft_vmm::guest_image::BUILT_IN;
 use ft_vmm::machine::{Vm, VmConfig};
+use ft_vmm::power::{Cause, OnCrash, PowerEvent};
 use ft_vmm::sections::SectionError;
 use ft_vmm::soft::SoftVcpu;
 use rand_chacha::ChaCha8Rng;
@@ -32,7 +33,7 @@ fn config(command_line: &str) -> VmConfig {
         command_line: command_line.into(),
     };
     let board = BoardConfig { mac: Some([0x52, 0x54, 0, 1, 2, 3]), entropy: true, ..BoardConfig::default() };
-    VmConfig { ram_bytes: RAM_BYTES, boot, board }
+    VmConfig { ram_bytes: RAM_BYTES, boot, board, on_crash: OnCrash::Restart }
 }
 
 fn vm(command_line: &str) -> Vm<SoftVcpu> {
@@ -198,20 +199,123 @@ fn a_state_that_is_transferred_while_the_guest_runs_arrives_equal() {
     assert_eq!(copy.digest(), original.digest());
 }
 
-/// Two instructions: an empty IDT, and one that faults.
+/// A machine whose guest is a few instructions.
+fn tiny(image: Vec<u8>, on_crash: OnCrash) -> VmConfig {
+    let boot = BootSource { image: image.into(), ..config("").boot };
+    VmConfig { boot, on_crash, ..config("") }
+}
+
+/// Starts the watchdog with two seconds, writes `!` to the serial port, and hangs.
+const HANGS: &[u8] = &[
+    0x66, 0xba, 0x43, 0x04, 0xb0, 0x0e, 0xee, // mov dx, 0x443; mov al, 14; out dx, al
+    0x66, 0xba, 0xf8, 0x03, 0xb0, 0x21, 0xee, // mov dx, 0x3f8; mov al, '!'; out dx, al
+    0xeb, 0xfe, // jmp here
+];
+
+/// Sets the machine's clock.
+fn set_clock(vm: &mut Vm<SoftVcpu>, ns: u64) {
+    let point = Point { tick: vm.point().tick, check: None };
+    vm.apply(&Record { point, event: Event::Time(VirtualTime(ns)) }).unwrap();
+}
+
+fn power_event(effect: &Effect) -> PowerEvent {
+    assert_eq!(effect.kind, EffectKind::Power);
+    PowerEvent::decode(&effect.payload).unwrap()
+}
+
+/// Runs as a live side does, with 10 ms of the clock for each 1000 ticks, until the machine's power changes: when that was, and why.
+fn run_to_power_event(vm: &mut Vm<SoftVcpu>) -> (Point, u64, PowerEvent) {
+    for _ in 0..1000 {
+        let tick = vm.point().tick.0;
+        vm.run(Tick(tick + 1000)).unwrap();
+        let clock = vm.clock_ns();
+        let mut effects = std::iter::from_fn(|| vm.take_effect());
+        if let Some(effect) = effects.find(|effect| effect.kind == EffectKind::Power) {
+            return (vm.point(), clock, power_event(&effect));
+        }
+        set_clock(vm, clock + 10_000_000);
+    }
+    panic!("nothing happens")
+}
+
 #[test]
-fn a_triple_fault_is_said_and_turns_the_machine_off() {
-    let boot = BootSource { image: faulting::image().into(), ..config("").boot };
-    let mut vm = Vm::new(VmConfig { boot, ..config("") }, SoftVcpu::new()).unwrap();
+fn a_triple_fault_is_said_and_turns_the_machine_off_if_it_is_told_to() {
+    let mut vm = Vm::new(tiny(faulting::image(), OnCrash::Stop), SoftVcpu::new()).unwrap();
     assert_eq!(vm.run(Tick(1000)).unwrap(), Stop::Effect);
     let effect = vm.take_effect().unwrap();
-    assert_eq!(effect.kind, EffectKind::Power);
-    assert_eq!(&effect.payload[..], b"triple fault at 0x200000");
+    let crash = PowerEvent { cause: Cause::Crash, goes_on: false, restarts: 0, rip: 0x20_0000 };
+    assert_eq!(power_event(&effect), crash);
     assert!(vm.is_off());
     assert_eq!(vm.run(Tick(2000)).unwrap(), Stop::Idle);
+    assert_eq!(vm.in_flight(), [effect], "whoever goes live with it is told the same");
     // Whoever asks for a reset has it begin again.
     let point = Point { tick: vm.point().tick, check: None };
     vm.apply(&Record { point, event: Event::Reset }).unwrap();
     assert!(!vm.is_off());
     assert_eq!(vm.run(Tick(3000)).unwrap(), Stop::Effect, "the same again");
+    assert_eq!(power_event(&vm.take_effect().unwrap()), PowerEvent { restarts: 1, ..crash });
+}
+
+/// At once the first time, and once a second if that does not help.
+#[test]
+fn a_guest_that_crashes_begins_again_but_not_all_the_time() {
+    let mut vm = Vm::new(tiny(faulting::image(), OnCrash::Restart), SoftVcpu::new()).unwrap();
+    set_clock(&mut vm, 5_000_000_000);
+    let mut clocks = Vec::new();
+    for restarts in 1..5 {
+        let (_, clock, event) = run_to_power_event(&mut vm);
+        assert_eq!(event, PowerEvent { cause: Cause::Crash, goes_on: true, restarts, rip: 0x20_0000 });
+        assert_eq!((vm.is_off(), vm.restarts()), (false, restarts));
+        clocks.push(clock / 100_000_000);
+    }
+    assert_eq!(clocks, [50, 50, 60, 70], "in tenths of a second");
+}
+
+#[test]
+fn r1_a_guest_that_hangs_begins_again_at_the_same_tick_in_every_copy() {
+    let config = || tiny(faulting::image_of(HANGS), OnCrash::Restart);
+    let mut recorder = Recorder::new(Vm::new(config(), SoftVcpu::new()).unwrap(), 4 << 10);
+    let now = Instant(0);
+    let (mut clock, mut said, mut hung) = (0, String::new(), Vec::new());
+    for step in 0..500 {
+        clock = (clock + 10_000_000).max(recorder.clock().0);
+        recorder.enter(now, Event::Time(VirtualTime(clock))).unwrap();
+        recorder.run(now, 1000).unwrap();
+        while let Some(numbered) = recorder.poll_effect() {
+            match numbered.effect.kind {
+                EffectKind::Power => hung.push(power_event(&numbered.effect)),
+                _ => said += &console(&[numbered.effect]),
+            }
+        }
+        if step == 120 {
+            // In the middle of a countdown: a copy goes on from there.
+            recorder.digest(now).unwrap();
+        }
+    }
+    recorder.finish(now).unwrap();
+    let spins = 0x20_000e;
+    let hang = |restarts| PowerEvent { cause: Cause::Watchdog, goes_on: true, restarts, rip: spins };
+    assert_eq!(hung, [hang(1), hang(2)], "every two seconds");
+    assert_eq!(said, "!!!");
+    let mut replayer = Replayer::new(Vm::new(config(), SoftVcpu::new()).unwrap(), LogEnd::default());
+    while let Some(frame) = recorder.poll_frame() {
+        replayer.push(&frame).unwrap();
+        while replayer.step(333).unwrap() != Replayed::Drained {}
+    }
+    assert_eq!(replayer.progress().digests, 2);
+    assert_eq!(replayer.point(), recorder.point());
+}
+
+#[test]
+fn a_snapshot_in_the_middle_of_a_countdown_expires_at_the_same_tick() {
+    let config = || tiny(faulting::image_of(HANGS), OnCrash::Restart);
+    let mut original = Vm::new(config(), SoftVcpu::new()).unwrap();
+    run_to(&mut original, 100_000);
+    set_clock(&mut original, 50_000_000);
+    let mut copy = Vm::blank(config(), SoftVcpu::new()).unwrap();
+    copy.load_snapshot(&original.snapshot()).unwrap();
+    let expired = run_to_power_event(&mut original);
+    assert_eq!((expired.1 / 100_000_000, expired.2.cause), (20, Cause::Watchdog));
+    assert_eq!(run_to_power_event(&mut copy), expired);
+    assert_eq!(copy.digest(), original.digest());
 }

@@ -1,4 +1,4 @@
-//! The command line: words separated by spaces, `key=value`. Words that the guest does not know are left alone.
+//! The command line: words separated by spaces, most of them `key=value`. Words that the guest does not know are left alone.
 
 /// What to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +23,29 @@ pub struct Options {
     pub prefix_bits: u8,
     /// The way to other networks.
     pub gateway: Option<[u8; 4]>,
+    /// For how long it may look as if it hung before the machine is reset: 2 to 30 seconds, or 0 for ever.
+    pub watchdog_s: u8,
+    /// Whether clients may make it hang and crash.
+    pub debug: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::KeyValue, address: [10, 0, 2, 15], prefix_bits: 24, gateway: Some([10, 0, 2, 2]) }
+        Self {
+            mode: Mode::KeyValue,
+            address: [10, 0, 2, 15],
+            prefix_bits: 24,
+            gateway: Some([10, 0, 2, 2]),
+            watchdog_s: WATCHDOG_S,
+            debug: false,
+        }
     }
 }
 
 /// Rounds of `mode=compute` when nothing is said.
 const ROUNDS: u32 = 10;
+/// Longer than any command takes, on a slow host and with a secondary that slows the machine down further.
+const WATCHDOG_S: u8 = 10;
 
 impl Options {
     /// Reads a command line.
@@ -44,6 +57,7 @@ impl Options {
         let mut rounds = ROUNDS;
         let mut compute = false;
         for word in line.split_ascii_whitespace() {
+            options.debug |= word == "debug";
             let Some((key, value)) = word.split_once('=') else { continue };
             let understood = match key {
                 "mode" => {
@@ -51,6 +65,7 @@ impl Options {
                     (compute || value == "kv").then_some(())
                 }
                 "rounds" => value.parse().map(|number| rounds = number).ok(),
+                "watchdog" => seconds(value).map(|seconds| options.watchdog_s = seconds),
                 "ip" => network(value).map(|(address, prefix_bits)| {
                     (options.address, options.prefix_bits) = (address, prefix_bits);
                     options.gateway = None;
@@ -70,6 +85,10 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+fn seconds(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|seconds| matches!(seconds, 0 | 2..=30))
 }
 
 fn network(text: &str) -> Option<([u8; 4], u8)> {
@@ -102,10 +121,25 @@ mod tests {
     }
 
     #[test]
+    fn supervision_can_be_set() {
+        assert_eq!(Options::parse("").map(|options| (options.watchdog_s, options.debug)), Ok((10, false)));
+        let options = Options::parse("debug watchdog=2").unwrap();
+        assert_eq!((options.watchdog_s, options.debug), (2, true));
+        assert_eq!(Options::parse("watchdog=0 debug=1").map(|options| options.debug), Ok(false));
+    }
+
+    #[test]
     fn nonsense_is_named() {
-        for word in
-            ["mode=dance", "rounds=-1", "ip=10.0.2.15", "ip=10.0.2.15/33", "ip=10.0.2/24", "gw=nowhere"]
-        {
+        for word in [
+            "watchdog=1",
+            "watchdog=31",
+            "mode=dance",
+            "rounds=-1",
+            "ip=10.0.2.15",
+            "ip=10.0.2.15/33",
+            "ip=10.0.2/24",
+            "gw=nowhere",
+        ] {
             assert_eq!(Options::parse(word), Err(word));
         }
     }

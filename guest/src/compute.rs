@@ -17,15 +17,24 @@ const CHASE_COUNT: usize = 1 << 20;
 /// Links followed in a round.
 const CHASE_STEPS: usize = 100_000;
 
-/// Does the work; the checksum covers all rounds.
-pub fn run(rounds: u32) -> u64 {
+/// Links made at a time.
+const CYCLE_BLOCK: usize = 64 * 1024;
+
+/// Does the work; the checksum covers all rounds. Between two blocks of it, none of which takes long, `alive` is called.
+pub fn run(rounds: u32, mut alive: impl FnMut()) -> u64 {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let links = cycle(&mut random);
+    let links = cycle(&mut random, &mut alive);
     let mut place = 0;
     let mut checksum = 0;
     for _ in 0..rounds {
         place = chase(&links, place);
-        let parts = [checksum, sort(&mut random), hash(&mut random), multiply(&mut random), place as u64];
+        alive();
+        let sorted = sort(&mut random);
+        alive();
+        let hashed = hash(&mut random);
+        alive();
+        let parts = [checksum, sorted, hashed, multiply(&mut random), place as u64];
+        alive();
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.to_le_bytes()).collect();
         checksum = XxHash3_64::oneshot(&bytes);
     }
@@ -74,11 +83,14 @@ fn multiply(random: &mut Random) -> u64 {
 }
 
 /// One cycle through all places, in an order that no cache foresees (Sattolo's algorithm).
-fn cycle(random: &mut Random) -> Vec<u32> {
+fn cycle(random: &mut Random, alive: &mut impl FnMut()) -> Vec<u32> {
     let mut links: Vec<u32> = (0..CHASE_COUNT as u32).collect();
     for last in (1..CHASE_COUNT).rev() {
         let other = (random.next() % last as u64) as usize;
         links.swap(last, other);
+        if last % CYCLE_BLOCK == 0 {
+            alive();
+        }
     }
     links
 }
@@ -93,14 +105,16 @@ mod tests {
 
     #[test]
     fn the_checksum_depends_on_the_rounds_only() {
-        assert_eq!(run(1), run(1));
-        assert_ne!(run(1), run(2));
-        assert_eq!(run(0), 0);
+        let mut calls = 0;
+        assert_eq!(run(1, || calls += 1), run(1, || {}));
+        assert_eq!(calls, CHASE_COUNT / CYCLE_BLOCK - 1 + 4);
+        assert_ne!(run(1, || {}), run(2, || {}));
+        assert_eq!(run(0, || {}), 0);
     }
 
     #[test]
     fn the_chase_is_one_cycle() {
-        let links = cycle(&mut Random(1));
+        let links = cycle(&mut Random(1), &mut || {});
         let mut place = 0;
         let steps = (1..).find(|_| {
             place = links[place as usize];

@@ -15,6 +15,7 @@ use ft_guest::compute;
 use ft_guest::log::Log;
 use ft_guest::log::open::OpenError;
 use ft_guest::service::Service;
+use ft_guest::session::Demand;
 use ft_guest::store::{Limits, Store};
 use metal::block::Block;
 use metal::boot::Boot;
@@ -22,7 +23,7 @@ use metal::clock::Clock;
 use metal::net::Card;
 use metal::serial::Serial;
 use metal::server::{Memory, Server};
-use metal::{block, cpu, entropy, net};
+use metal::{block, cpu, entropy, net, watchdog};
 
 const LINE_TIMER: u16 = 1 << 0;
 
@@ -42,10 +43,12 @@ fn main(boot: Boot) -> ! {
         log(&format!("command line: {word} makes no sense, nor does the rest count"));
         Options::default()
     });
+    watchdog::start(options.watchdog_s);
     match options.mode {
         Mode::KeyValue => Machine::start(&options, boot.heap_bytes).serve(),
         Mode::Compute { rounds } => {
-            log(&format!("checksum {:016x} rounds {rounds}", compute::run(rounds)));
+            let checksum = compute::run(rounds, watchdog::alive);
+            log(&format!("checksum {checksum:016x} rounds {rounds}"));
             cpu::power_off();
         }
     }
@@ -68,6 +71,7 @@ impl Machine {
         let free = heap_bytes.saturating_sub(FIXED_BYTES);
         let limits = Limits { memory_bytes: free as u64 / 2, record_bytes: u64::MAX };
         let (mut service, disk) = open_store(limits);
+        service.debug = options.debug;
         clock.update();
         service.set_now(clock.now());
         let Some(card) = Card::open() else {
@@ -96,9 +100,8 @@ impl Machine {
             self.drive_disk();
             let more = self.server.poll(self.clock.now(), &mut self.service);
             self.drive_disk();
-            if self.server.shuts_down() {
-                log("off");
-                cpu::power_off();
+            if let Some(demand) = self.server.demand() {
+                bring_down(demand);
             }
             if !more {
                 cpu::idle();
@@ -107,6 +110,7 @@ impl Machine {
     }
 
     fn tick(&mut self) {
+        watchdog::alive();
         self.clock.update();
         self.service.set_now(self.clock.now());
         if let Some(changes) = self.service.log_mut() {
@@ -130,6 +134,24 @@ impl Machine {
             disk.submit(request);
         }
         disk.notify();
+    }
+}
+
+/// Does what a client wants to become of the machine.
+fn bring_down(demand: Demand) -> ! {
+    match demand {
+        Demand::PowerOff => {
+            log("off");
+            cpu::power_off()
+        }
+        Demand::Hang => {
+            log("debug: hangs");
+            cpu::hang()
+        }
+        Demand::Crash => {
+            log("debug: crashes");
+            cpu::crash()
+        }
     }
 }
 

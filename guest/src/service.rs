@@ -48,6 +48,8 @@ pub struct Service {
     pub(crate) store: Store,
     /// What was counted.
     pub counters: Counters,
+    /// Whether clients may make the machine hang and crash, for tests of what comes of it.
+    pub debug: bool,
     /// Where changes are kept, if there is a disk.
     log: Option<Log>,
     /// The present moment: the same for all commands until [`Service::set_now`].
@@ -57,7 +59,7 @@ pub struct Service {
 impl Service {
     /// A store that keeps its changes in `log`, which it was read from.
     pub fn new(store: Store, log: Option<Log>) -> Self {
-        Self { store, log, counters: Counters::default(), now: Now::default() }
+        Self { store, log, counters: Counters::default(), debug: false, now: Now::default() }
     }
 
     /// The store.

@@ -28,6 +28,17 @@ enum State {
     Closing,
 }
 
+/// What a client wants to become of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// It is turned off.
+    PowerOff,
+    /// It hangs.
+    Hang,
+    /// It crashes.
+    Crash,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Session {
@@ -43,8 +54,8 @@ pub struct Session {
     /// How much of the reply was taken.
     taken: usize,
     state: State,
-    /// The machine shall be turned off.
-    shutdown: bool,
+    /// What shall become of the machine.
+    demand: Option<Demand>,
 }
 
 impl Session {
@@ -59,7 +70,7 @@ impl Session {
             reply: Reply::default(),
             taken: 0,
             state: State::Open,
-            shutdown: false,
+            demand: None,
         }
     }
 
@@ -78,9 +89,9 @@ impl Session {
         self.state == State::Closing
     }
 
-    /// Whether the machine shall be turned off.
-    pub fn shuts_down(&self) -> bool {
-        self.shutdown
+    /// What shall become of the machine.
+    pub fn demand(&self) -> Option<Demand> {
+        self.demand
     }
 
     /// Replies that may leave.
@@ -177,6 +188,8 @@ impl Session {
         match after {
             After::Continue => {}
             After::Close => self.state = State::Closing,
+            After::Hang => self.end_with(Demand::Hang),
+            After::Crash => self.end_with(Demand::Crash),
             After::Saved | After::Shutdown => {
                 let ticket = service.save();
                 self.state = State::Saving { ticket, then: after, held_from };
@@ -185,13 +198,20 @@ impl Session {
         }
     }
 
+    fn end_with(&mut self, demand: Demand) {
+        self.demand = Some(demand);
+        self.state = State::Closing;
+    }
+
     fn finish_saving(&mut self, service: &Service) {
         let State::Saving { ticket, then, held_from } = self.state else { return };
         match service.is_saved(ticket) {
             Ok(false) => {}
             Ok(true) => {
-                self.shutdown = then == After::Shutdown;
-                self.state = if self.shutdown { State::Closing } else { State::Open };
+                self.state = State::Open;
+                if then == After::Shutdown {
+                    self.end_with(Demand::PowerOff);
+                }
             }
             Err(full) => {
                 self.reply.bytes.truncate(held_from);
@@ -299,8 +319,24 @@ mod tests {
     fn shutdown_leaves_nothing_to_say() {
         let (mut service, mut session) = (service(), Session::new(1));
         session.receive(b"SHUTDOWN NOSAVE\r\nPING\r\n", ROOM, &mut service);
-        assert!(session.shuts_down() && session.is_closing());
+        assert!(session.demand() == Some(Demand::PowerOff) && session.is_closing());
         assert_eq!(session.output(), b"");
+    }
+
+    #[test]
+    fn clients_bring_the_machine_down_only_where_that_is_allowed() {
+        for (request, demand) in [(&b"DEBUG HANG\r\n"[..], Demand::Hang), (b"debug crash\r\n", Demand::Crash)]
+        {
+            let (mut service, mut session) = (service(), Session::new(1));
+            session.receive(request, ROOM, &mut service);
+            assert!(session.demand().is_none() && !session.is_closing());
+            assert!(session.output().starts_with(b"-ERR DEBUG command not allowed."));
+            session.take(session.output().len());
+            service.debug = true;
+            session.receive(request, ROOM, &mut service);
+            assert!(session.demand() == Some(demand) && session.is_closing());
+            assert_eq!(session.output(), b"", "a machine that is down says nothing");
+        }
     }
 
     proptest! {

@@ -13,6 +13,9 @@ pub(crate) use cpu::{CpuFigures, run as run_cpu};
 pub(crate) use figures::Figures;
 
 use super::channel::idle_cores;
+use super::stats;
+use crate::signals::on_signal;
+use crossbeam::channel::Receiver;
 use ft::demo::HostsError;
 use std::error::Error;
 use std::path::PathBuf;
@@ -37,9 +40,10 @@ pub(crate) struct Plan {
 /// Measures everything, telling `say` what it is at.
 pub(crate) fn run(plan: &Plan, say: impl Fn(&str)) -> Result<Figures, Box<dyn Error>> {
     let program = std::env::current_exe()?;
+    let stop = on_signal()?;
     let cores = std::thread::available_parallelism()?.get();
     let free_cores = idle_cores(cores);
-    let bench = Bench { plan, program, say: &say };
+    let bench = Bench { plan, program, stop, say: &say };
     let compute = bench.compute()?;
     let store = bench.store()?;
     let replay = bench.replay()?;
@@ -50,13 +54,13 @@ pub(crate) fn run(plan: &Plan, say: impl Fn(&str)) -> Result<Figures, Box<dyn Er
 struct Bench<'a> {
     plan: &'a Plan,
     program: PathBuf,
+    stop: Receiver<()>,
     say: &'a dyn Fn(&str),
 }
 
 type Measured<T> = Result<T, HostsError>;
 
-/// The middle of some values; 0 of none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+/// The median; NaN, which no aim is reached with, of no figures.
+fn median(figures: &[f64]) -> f64 {
+    stats::median(figures).unwrap_or(f64::NAN)
 }

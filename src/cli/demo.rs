@@ -4,15 +4,15 @@ mod show;
 mod summary;
 
 use super::CliResult;
+use crate::signals::on_signal;
 use crossbeam::channel::Receiver;
 use ft::demo::{Hosts, HostsConfig};
-use ft::load::{Load, LoadConfig, Mark};
+use ft::load::{Load, LoadConfig, LoadReport};
 use ft::vm::report::Report;
-use nix::sys::signal::Signal;
 use show::Show;
 use std::error::Error;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use summary::{Failover, Summary};
@@ -61,58 +61,45 @@ pub(crate) fn run(args: Args) -> CliResult {
     }
     let dir = tempfile::Builder::new().prefix("ft-demo-").tempdir()?;
     let path = dir.path().to_owned();
-    let stop = super::vm::on_signal()?;
+    let stop = on_signal()?;
     let is_live_view = std::io::stderr().is_terminal() && !args.json;
-    let mut demo = Demo { show: Show::new(is_live_view, args.json), stop, started: Instant::now() };
-    let result = demo.play(&args, &path);
+    let mut demo = Demo { show: Show::new(is_live_view, args.json), started: Instant::now() };
+    let result = demo.play(&args, &path, stop);
+    demo.show.end();
     if args.keep {
         let kept = dir.keep();
         demo.show.line(&format!("kept: {}", kept.display()));
     }
-    let Some(summary) = result? else {
-        return Err("interrupted; everything that was started is ended".into());
-    };
+    let summary = result?;
     summary.print(args.json)?;
     Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Demo {
     show: Show,
-    stop: Receiver<()>,
     started: Instant,
 }
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 impl Demo {
-    /// The whole demonstration; `None` when it was interrupted.
-    fn play(&mut self, args: &Args, dir: &std::path::Path) -> Outcome<Option<Summary>> {
+    /// The whole demonstration, unless `stop` is closed meanwhile.
+    fn play(&mut self, args: &Args, dir: &Path, stop: Receiver<()>) -> Outcome<Summary> {
         let mut primary_args = Vec::new();
         if let Some(record) = &args.record {
             primary_args = vec!["--record".to_owned(), std::path::absolute(record)?.display().to_string()];
         }
-        let mut hosts = Hosts::new(HostsConfig {
-            program: std::env::current_exe()?,
-            dir: dir.to_owned(),
-            hosts: 2,
-            command_line: "mode=kv".into(),
-            ram_mib: 64,
-            disk_mib: 64,
-            primary_args,
-        })?;
+        let config = HostsConfig::new(std::env::current_exe()?, dir);
+        let mut hosts = Hosts::new(HostsConfig { primary_args, stop, ..config })?;
         self.show.line(
             "a LAN, an arbiter and two hosts; the guest is a key-value store that speaks Redis's protocol",
         );
         hosts.start_primary(1)?;
         hosts.start_secondary(2, 1)?;
         self.show.line(&format!("redis clients may connect to {}", hosts.service()));
-        if !self.watch(&mut hosts, None, "a protected pair", PATIENCE, Hosts::is_protected)? {
-            return Ok(None);
-        }
+        self.watch(&mut hosts, None, "a protected pair", Hosts::is_protected)?;
         let ready = |hosts: &Hosts| hosts.console().contains("ready");
-        if !self.watch(&mut hosts, None, "the guest's service", PATIENCE, ready)? {
-            return Ok(None);
-        }
+        self.watch(&mut hosts, None, "the guest's service", ready)?;
         let start_to_protected = self.started.elapsed();
         self.show
             .line(&format!("protected after {:.2} s; the load begins", start_to_protected.as_secs_f64()));
@@ -122,41 +109,27 @@ impl Demo {
         let mut log = Carried::default();
         let under_load = Instant::now();
         for n in 1..=args.failovers {
-            if !self.pass(&mut hosts, &load, BETWEEN)? {
-                return Ok(None);
-            }
+            self.pass(&mut hosts, &load, BETWEEN)?;
             log.take_in(&hosts);
-            let Some(failover) = self.fail_over(&mut hosts, &load, n)? else { return Ok(None) };
-            failovers.push(failover);
+            failovers.push(self.fail_over(&mut hosts, &load, n)?);
         }
-        if !self.pass(&mut hosts, &load, BETWEEN)? {
-            return Ok(None);
-        }
+        self.pass(&mut hosts, &load, BETWEEN)?;
         log.take_in(&hosts);
         let seconds = under_load.elapsed().as_secs_f64();
         self.show.line("the load ends; every key and every counter is read back");
-        let report = load.finish();
-        self.show.end();
-        drop(hosts);
-        Ok(Some(Summary::new("soft", start_to_protected, failovers, report, log.bytes, seconds)))
+        let report = self.finish(&mut hosts, load)?;
+        Ok(Summary::new("soft", start_to_protected, failovers, report, log.bytes, seconds))
     }
 
     /// Kills the live host under load, and brings it back as a secondary.
-    fn fail_over(&mut self, hosts: &mut Hosts, load: &Load, n: u32) -> Outcome<Option<Failover>> {
-        let victim = hosts.live().ok_or("no host is live")?;
-        let heir = 3 - victim;
-        let mark: Mark = load.mark();
-        let killed = Instant::now();
-        hosts.signal(victim, Signal::SIGKILL)?;
-        self.show.line(&format!("{n}: host {victim}, the primary, is killed"));
-        let live = hosts.wait_for(&format!("host {heir} going live"), PATIENCE, |heard| {
-            heard.host == heir && matches!(heard.report, Report::Live { .. })
-        })?;
-        let protocol = live.at.saturating_duration_since(killed);
-        // The gap is over when replies come again: give them time to come.
-        if !self.pass(hosts, load, BETWEEN)? {
-            return Ok(None);
+    fn fail_over(&mut self, hosts: &mut Hosts, load: &Load, n: u32) -> Outcome<Failover> {
+        if let Some(victim) = hosts.live() {
+            self.show.line(&format!("{n}: host {victim}, the primary, is killed"));
         }
+        let mark = load.mark();
+        let ft::demo::Failover { victim, heir, took: protocol } = hosts.fail_over(PATIENCE)?;
+        // The gap is over when replies come again: give them time to come.
+        self.pass(hosts, load, BETWEEN)?;
         let client = load.gap_since(mark);
         let ms = |span: Duration| span.as_secs_f64() * 1000.0;
         self.show.line(&format!(
@@ -166,57 +139,56 @@ impl Demo {
         ));
         let returned = Instant::now();
         hosts.start_secondary(victim, heir)?;
-        if !self.watch(hosts, Some(load), "a protected pair", PATIENCE, Hosts::is_protected)? {
-            return Ok(None);
-        }
+        self.watch(hosts, Some(load), "a protected pair", Hosts::is_protected)?;
         self.show.line(&format!(
             "{n}: host {victim} is back; protected again after {:.2} s",
             returned.elapsed().as_secs_f64()
         ));
-        Ok(Some(Failover { client, protocol, protected_again: returned.elapsed() }))
+        Ok(Failover { client, protocol, protected_again: returned.elapsed() })
     }
 
-    /// Lets time pass. `false` when the demonstration was interrupted.
-    fn pass(&mut self, hosts: &mut Hosts, load: &Load, span: Duration) -> Outcome<bool> {
+    /// Ends the load, which takes as long as the store needs for its last replies.
+    fn finish(&mut self, hosts: &mut Hosts, load: Load) -> Outcome<LoadReport> {
+        let finish = std::thread::Builder::new().name("ft-finish".into()).spawn(|| load.finish())?;
+        while !finish.is_finished() {
+            self.listen(hosts, None)?;
+        }
+        finish.join().map_err(|_| "the load crashed: please report it".into())
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, hosts: &mut Hosts, load: &Load, span: Duration) -> Outcome<()> {
         let end = Instant::now() + span;
         while Instant::now() < end {
-            if !self.listen(hosts, Some(load)) {
-                return Ok(false);
-            }
+            self.listen(hosts, Some(load))?;
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Waits until `is_so`. `false` when the demonstration was interrupted.
+    /// Waits until `is_so`.
     fn watch(
         &mut self,
         hosts: &mut Hosts,
         load: Option<&Load>,
         what: &str,
-        patience: Duration,
         is_so: impl Fn(&Hosts) -> bool,
-    ) -> Outcome<bool> {
-        let deadline = Instant::now() + patience;
+    ) -> Outcome<()> {
+        let deadline = Instant::now() + PATIENCE;
         while !is_so(hosts) {
-            if !self.listen(hosts, load) {
-                return Ok(false);
-            }
+            self.listen(hosts, load)?;
             if Instant::now() > deadline {
-                return Err(hosts.late(what.to_owned(), patience).into());
+                return Err(hosts.late(what.to_owned(), PATIENCE).into());
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn listen(&mut self, hosts: &mut Hosts, load: Option<&Load>) -> bool {
-        if matches!(self.stop.try_recv(), Err(crossbeam::channel::TryRecvError::Disconnected)) {
-            return false;
-        }
-        if let Some(heard) = hosts.listen(Duration::from_millis(50)) {
+    fn listen(&mut self, hosts: &mut Hosts, load: Option<&Load>) -> Outcome<()> {
+        if let Some(heard) = hosts.listen(Duration::from_millis(50))? {
             self.show.report(&heard);
         }
         self.show.refresh(hosts, load);
-        true
+        Ok(())
     }
 }
 

@@ -15,6 +15,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> CliResult {
     let file = HostFile::read(&std::path::absolute(args.file)?)?;
     // VMs outlive the agent, and so may the program's file: it is looked up once.
-    ft::host::run(file, std::env::current_exe()?, super::vm::on_signal()?)?;
+    ft::host::run(file, std::env::current_exe()?, crate::signals::on_signal()?)?;
     Ok(ExitCode::SUCCESS)
 }

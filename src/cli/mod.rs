@@ -95,7 +95,7 @@ pub(crate) fn run() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ft: {}", chain(error.as_ref()));
+            eprintln!("ft: {}", ft::error::in_one_line(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -110,15 +110,3 @@ pub(crate) fn log_to(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static
 
 /// What a subcommand returns: its exit status, or an error to print.
 pub(crate) type CliResult = Result<ExitCode, Box<dyn std::error::Error>>;
-
-/// An error and its sources in one line, outermost first.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}

@@ -137,6 +137,7 @@ impl Report {
         total.takeovers += stats.takeovers;
         total.solos += stats.solos;
         total.renounced += stats.renounced;
+        total.yielded += stats.yielded;
         total.losers += stats.losers;
         match verdict {
             Verdict::Passed(_) => self.passed += 1,
@@ -153,14 +154,16 @@ impl Report {
 
     fn print(&self, took: Duration) {
         let worlds = self.passed + self.extinct + self.failures.len() as u64;
-        let Stats { events, effects, repeats, protected, takeovers, solos, renounced, losers, .. } =
-            self.total;
+        let Stats {
+            events, effects, repeats, protected, takeovers, solos, yielded, renounced, losers, ..
+        } = self.total;
         let rate = worlds as f64 / took.as_secs_f64();
         println!("{worlds} worlds, {events} events in {:.1} s ({rate:.0} worlds/s)", took.as_secs_f64());
         println!("  effects that left the machine   {effects} ({repeats} of them more than once)");
         println!("  pairs that became protected     {protected}");
         println!("  secondaries that went live      {takeovers}");
         println!("  primaries that went on alone    {solos}");
+        println!("  machines handed over            {yielded}");
         println!("  terms won and renounced         {renounced}");
         println!("  copies that lost and halted     {losers}");
         println!("  machines lost to faults         {} (every copy was taken)", self.extinct);
@@ -172,8 +175,18 @@ impl Report {
     }
 
     fn json(&self) -> serde_json::Value {
-        let Stats { events, effects, repeats, protected, takeovers, solos, renounced, losers, answered } =
-            self.total;
+        let Stats {
+            events,
+            effects,
+            repeats,
+            protected,
+            takeovers,
+            solos,
+            yielded,
+            renounced,
+            losers,
+            answered,
+        } = self.total;
         serde_json::json!({
             "passed": self.passed + self.extinct,
             "failed": self.failures.len(),
@@ -185,6 +198,7 @@ impl Report {
             "protected": protected,
             "takeovers": takeovers,
             "solos": solos,
+            "yielded": yielded,
             "renounced": renounced,
             "losers": losers,
             "failures": self.failures.iter().map(|(seed, what)| {

@@ -1,11 +1,10 @@
 //! `ft switch`: the LAN of one host, until Ctrl-C.
 
 use super::CliResult;
+use crate::signals::on_signal;
+use crossbeam::channel::{bounded, never, select, tick};
 use ft::lan::{Endpoint, Forward, Notice, Subnet, Switch, SwitchConfig, SwitchStats};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,33 +47,29 @@ impl Args {
 }
 
 pub(crate) fn run(args: Args) -> CliResult {
-    let (mut signal, trigger) = UnixStream::pair()?;
-    for number in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::low_level::pipe::register(number, trigger.try_clone()?)?;
-    }
-    // A switch that fails wakes this thread in the same way as a signal.
-    let mut failed = trigger;
+    let stop = on_signal()?;
+    let (fail, failed) = bounded(1);
     let switch = Switch::start(args.config(), move |notice| {
         eprintln!("ft switch: {notice}");
         if matches!(notice, Notice::Failed { .. }) {
-            let _ = std::io::Write::write_all(&mut failed, &[0]);
+            // Once is enough.
+            let _ = fail.try_send(());
         }
     })?;
     describe(&args, &switch);
-    signal.set_read_timeout(args.stats.then_some(STATS_EVERY))?;
+    let look_up = if args.stats { tick(STATS_EVERY) } else { never() };
     let mut last = SwitchStats::default();
     loop {
-        match signal.read(&mut [0]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+        select! {
+            recv(stop) -> _ => break,
+            recv(failed) -> _ => break,
+            recv(look_up) -> _ => {
                 let Some(stats) = switch.statistics() else { break };
                 if stats != last {
                     eprintln!("ft switch: {}", line(&stats, &last));
                     last = stats;
                 }
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => break,
         }
     }
     // A switch that failed, and has said so, answers nothing.

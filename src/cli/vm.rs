@@ -1,7 +1,7 @@
 //! `ft run`, `ft primary`, `ft secondary`: one copy of a VM on this host.
 
 use super::{CliResult, log_to};
-use crossbeam::channel::{Receiver, bounded};
+use crate::signals::on_signal;
 use ft::core::config::Config;
 use ft::core::error::HaltReason;
 use ft::core::units::Span;
@@ -11,7 +11,6 @@ use ft::vm::ends::Ending;
 use ft::vm::log::LogFile;
 use ft::vm::process::{self, Begin, Ended, Options};
 use ft::vm::report::Reporter;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -152,15 +151,4 @@ fn config(heartbeat_ms: u64) -> Config {
     let heartbeat = Span::from_ms(heartbeat_ms);
     let silence = heartbeat.scale(3, 1);
     Config { heartbeat, silence, lease: silence.scale(63, 100), ..Config::default() }
-}
-
-/// Closed by SIGINT (Ctrl-C) and SIGTERM.
-pub(crate) fn on_signal() -> io::Result<Receiver<()>> {
-    let (open, closed) = bounded(0);
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    std::thread::Builder::new().name("ft-signals".into()).spawn(move || {
-        signals.forever().next();
-        drop::<crossbeam::channel::Sender<()>>(open);
-    })?;
-    Ok(closed)
 }

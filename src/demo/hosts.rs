@@ -2,11 +2,12 @@
 //!
 //! Invariant: every process that was started is ended, by its own id, when [`Hosts`] is dropped.
 
-use crate::lan::{Forward, LanError, Switch, SwitchConfig};
-use crate::vm::config::{Cluster, DiskFile, Guest, Host, Mac, Net, VmFile};
+use super::config::{HostsConfig, HostsError};
+use crate::lan::{Forward, Mac, Switch, SwitchConfig};
+use crate::vm::config::{Cluster, DiskFile, Guest, Host, Net, VmFile};
 use crate::vm::report::Report;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use ft_net::identity::{DAY, IdentityError};
+use crossbeam::channel::{Receiver, Sender, at, select_biased, unbounded};
+use ft_net::identity::DAY;
 use ft_net::{ClusterCa, HostName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,58 +17,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
-use thiserror::Error;
 
 /// Where the guest's service is, in the guest's network.
 const GUEST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 6379);
-
-/// What the cluster is like.
-#[derive(Clone, Debug)]
-pub struct HostsConfig {
-    /// The `ft` program.
-    pub program: PathBuf,
-    /// A directory for everything: credentials, arbiter, disk, sockets, logs.
-    pub dir: PathBuf,
-    /// How many hosts there are.
-    pub hosts: usize,
-    /// The guest's command line, after its addresses.
-    pub command_line: String,
-    /// RAM in MiB.
-    pub ram_mib: u64,
-    /// Size of the disk in MiB.
-    pub disk_mib: u64,
-    /// More arguments for the first primary.
-    pub primary_args: Vec<String>,
-}
-
-/// Something that cannot be set up, or does not come about.
-#[derive(Debug, Error)]
-pub enum HostsError {
-    /// A file, a port or a process.
-    #[error("cannot {doing}")]
-    Io {
-        /// What was being done.
-        doing: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Credentials.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The LAN.
-    #[error(transparent)]
-    Lan(#[from] LanError),
-    /// What was waited for did not happen.
-    #[error("{what} did not happen within {after:?}; last words of the hosts:\n{words}")]
-    Late {
-        /// What was waited for.
-        what: String,
-        /// For how long.
-        after: Duration,
-        /// What the hosts said last.
-        words: String,
-    },
-}
 
 /// A report, from whom, and when it was heard.
 #[derive(Clone, Debug)]
@@ -92,6 +44,17 @@ pub struct HostState {
     pub live_since: Option<Instant>,
     /// It is in step with another.
     pub protected: bool,
+}
+
+/// A live host that was killed, and who took its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Failover {
+    /// Which was killed.
+    pub victim: u64,
+    /// Which is live now.
+    pub heir: u64,
+    /// From the kill to the heir being live.
+    pub took: Duration,
 }
 
 /// A host's life, and what it said.
@@ -144,7 +107,7 @@ impl Hosts {
                 },
                 net: Some(Net { mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), switch: socket.clone() }),
                 disk: Some(DiskFile { path: config.dir.join("disk.img"), mib: config.disk_mib }),
-                cluster: Some(Cluster { arbiter: arbiter.clone(), credentials, hosts: hosts.clone() }),
+                cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
             };
             let text = toml::to_string(&file)
                 .map_err(|error| io_error("write a VM file", io::Error::other(error)))?;
@@ -269,10 +232,23 @@ impl Hosts {
         Ok(())
     }
 
+    /// Kills the live host, and waits until another one is live.
+    ///
+    /// # Errors
+    /// [`HostsError`].
+    pub fn fail_over(&mut self, patience: Duration) -> Result<Failover, HostsError> {
+        let victim = self.live().ok_or(HostsError::NoneLive)?;
+        let killed = Instant::now();
+        self.signal(victim, Signal::SIGKILL)?;
+        let is_live = |heard: &Heard| matches!(heard.report, Report::Live { .. });
+        let heard = self.wait_for("another host going live", patience, is_live)?;
+        Ok(Failover { victim, heir: heard.host, took: heard.at.saturating_duration_since(killed) })
+    }
+
     /// Waits until a host's process has ended by itself.
     ///
     /// # Errors
-    /// [`HostsError::Late`].
+    /// [`HostsError::Late`] or [`HostsError::Interrupted`].
     pub fn wait_for_end(&mut self, host: u64, patience: Duration) -> Result<(), HostsError> {
         let started = Instant::now();
         loop {
@@ -288,18 +264,25 @@ impl Hosts {
             if started.elapsed() > patience {
                 return Err(self.late(format!("the end of host {host}"), patience));
             }
-            self.listen(Duration::from_millis(20));
+            self.listen(Duration::from_millis(20))?;
         }
     }
 
     /// The next report, if one comes within `wait`.
-    pub fn listen(&mut self, wait: Duration) -> Option<Heard> {
-        let deadline = Instant::now() + wait;
+    ///
+    /// # Errors
+    /// [`HostsError::Interrupted`].
+    pub fn listen(&mut self, wait: Duration) -> Result<Option<Heard>, HostsError> {
+        let over = at(Instant::now() + wait);
         loop {
-            match self.heard.1.recv_deadline(deadline) {
-                Ok((life, heard)) if self.take_in(life, &heard) => return Some(heard),
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            let said = select_biased! {
+                recv(self.config.stop) -> _ => return Err(HostsError::Interrupted),
+                recv(self.heard.1) -> said => said.ok(),
+                recv(over) -> _ => None,
+            };
+            let Some((life, heard)) = said else { return Ok(None) };
+            if self.take_in(life, &heard) {
+                return Ok(Some(heard));
             }
         }
     }
@@ -307,7 +290,7 @@ impl Hosts {
     /// Waits for a report.
     ///
     /// # Errors
-    /// [`HostsError::Late`].
+    /// [`HostsError::Late`] or [`HostsError::Interrupted`].
     pub fn wait_for(
         &mut self,
         what: &str,
@@ -317,7 +300,7 @@ impl Hosts {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.listen(left) {
+            match self.listen(left)? {
                 Some(heard) if is_it(&heard) => return Ok(heard),
                 Some(_) => {}
                 None => return Err(self.late(what.to_owned(), patience)),
@@ -328,7 +311,7 @@ impl Hosts {
     /// Waits until `is_so`.
     ///
     /// # Errors
-    /// [`HostsError::Late`].
+    /// [`HostsError::Late`] or [`HostsError::Interrupted`].
     pub fn wait_until(
         &mut self,
         what: &str,
@@ -337,7 +320,7 @@ impl Hosts {
     ) -> Result<(), HostsError> {
         let deadline = Instant::now() + patience;
         while !is_so(self) {
-            self.listen(Duration::from_millis(10));
+            self.listen(Duration::from_millis(10))?;
             if Instant::now() > deadline {
                 return Err(self.late(what.to_owned(), patience));
             }

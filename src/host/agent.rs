@@ -14,9 +14,9 @@ use super::process::ProcessId;
 use super::rim::Rim;
 use super::state::StateDir;
 use super::telemetry;
+use crate::arbiter::OwnedTerm;
 use crate::vm::config::VmFile;
 use crate::vm::control::Line;
-use ft_core::units::{NodeId, Term};
 use ft_vmm::soft::SoftVcpu;
 use ft_vmm::vcpu::Vcpu as _;
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ pub(super) struct Protect {
     /// Hosts that will not come back, by name.
     pub(super) lost: Vec<String>,
     /// The last term that anybody owns, and its owner.
-    pub(super) last: Option<(Term, NodeId)>,
+    pub(super) last: Option<OwnedTerm>,
 }
 
 /// Another host as this agent knows it.

@@ -6,7 +6,7 @@
 //! listen = "10.0.0.1:7000"            # where the other hosts' agents reach this one (UDP)
 //! vm_address = "10.0.0.1"             # where the VMs of other hosts reach this host's (UDP and TCP)
 //! credentials = "/etc/ft/host-a"      # of `ft ca issue`
-//! arbiter = "/shared/arbiter"         # a directory that all hosts share, as in a VM's file
+//! arbiter = "/shared/arbiter"         # as in a VM's file: a directory that all hosts share, or etcd
 //! state = "/var/lib/ft"               # left out: this
 //! domain = "rack-1"                   # what fails together; left out: the host's name
 //! metrics = "127.0.0.1:9464"          # Prometheus metrics and /healthz; left out: none
@@ -24,6 +24,7 @@
 //!
 //! Paths are relative to the file's directory.
 
+use crate::arbiter::ArbiterConfig;
 use crate::vm::config::{ConfigError, Host};
 use ft_net::{HostName, Peer};
 use serde::{Deserialize, Serialize};
@@ -48,8 +49,8 @@ pub struct HostFile {
     pub vm_address: IpAddr,
     /// This host's certificate and key.
     pub credentials: PathBuf,
-    /// A directory that all hosts share.
-    pub arbiter: PathBuf,
+    /// The arbiter, the same one for all hosts.
+    pub arbiter: ArbiterConfig,
     /// Where the agent keeps what must outlive it.
     #[serde(default = "default_state")]
     pub state: PathBuf,
@@ -100,9 +101,10 @@ impl HostFile {
         let mut file: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         file.check().map_err(wrong)?;
         if let Some(dir) = path.parent() {
-            for path in [&mut file.credentials, &mut file.arbiter, &mut file.state] {
+            for path in [&mut file.credentials, &mut file.state] {
                 *path = dir.join(&*path);
             }
+            file.arbiter.resolve(dir);
         }
         Ok(file)
     }

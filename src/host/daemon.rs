@@ -6,6 +6,7 @@ use super::events::Events;
 use super::rim::{Rim, Shared};
 use super::state::StateDir;
 use super::telemetry::{self, Health};
+use crate::arbiter::ArbiterConfig;
 use crossbeam::channel::Receiver;
 use ft_net::control::ControlEndpoint;
 use ft_net::identity::IdentityError;
@@ -78,8 +79,10 @@ pub fn run(file: HostFile, program: PathBuf, stop: Receiver<()>) -> Result<(), H
         let (dir, found, expected) = (file.credentials, identity.host().clone(), file.name);
         return Err(HostError::OtherHost { dir, found, expected });
     }
-    if !file.arbiter.is_dir() {
-        tracing::warn!(arbiter = %file.arbiter.display(), "the arbiter's directory is not there: VMs cannot be started or taken over");
+    if let ArbiterConfig::Dir(dir) = &file.arbiter
+        && !dir.is_dir()
+    {
+        tracing::warn!(arbiter = %dir.display(), "the arbiter's directory is not there: VMs cannot be started or taken over");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

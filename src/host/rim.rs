@@ -5,12 +5,11 @@
 use super::agent::{Input, Protect, Reply, TICK};
 use super::config::HostFile;
 use super::message::{Answer, Ask, Request, Retire};
-use crate::arbiter::DirArbiter;
+use crate::arbiter::OwnedTerm;
+use crate::error::in_one_line;
 use crate::vm::config::VmFile;
 use crate::vm::control::{Command, Line};
-use crate::vm::report::chain;
 use bytes::Bytes;
-use ft_core::units::{NodeId, Term};
 use ft_net::control::{Call, ControlEndpoint, QUESTION_BYTES_MAX};
 use ft_net::{HostName, Peer};
 use std::collections::BTreeMap;
@@ -134,7 +133,8 @@ impl Shared {
     async fn ask(&self, host: u64, request: &Request, within: Duration) -> Result<Answer, String> {
         let peer = self.peers.get(&host).ok_or_else(|| format!("host {host} is not among the peers"))?;
         let question = serde_json::to_vec(request).map_err(|error| error.to_string())?;
-        let answer = self.control.ask(peer, question.into(), within).await.map_err(|error| chain(&error))?;
+        let answer =
+            self.control.ask(peer, question.into(), within).await.map_err(|error| in_one_line(&error))?;
         serde_json::from_slice(&answer)
             .map_err(|error| format!("{} answers what this build does not know: {error}", peer.name))
     }
@@ -220,15 +220,15 @@ impl Shared {
     }
 
     /// A VM's file, and what the arbiter says of the VM.
-    async fn look_up(&self, file: &str) -> Result<(VmFile, Option<(Term, NodeId)>), String> {
+    async fn look_up(&self, file: &str) -> Result<(VmFile, Option<OwnedTerm>), String> {
         let file = VmFile::from_text(file)?;
         if file.cluster.is_some() {
             return Err("the VM's file has a [cluster]: leave it out, agents know the hosts".into());
         }
         let (arbiter, name) = (self.file.arbiter.clone(), file.name.clone());
         let last = tokio::task::spawn_blocking(move || {
-            let failed = |error| format!("cannot ask the arbiter in {}: {error}", arbiter.display());
-            DirArbiter::open(&arbiter, &name).and_then(|arbiter| arbiter.last()).map_err(failed)
+            let last = arbiter.open(&name).and_then(|mut arbiter| arbiter.last());
+            last.map_err(|error| format!("cannot ask the arbiter: {}", in_one_line(&error)))
         });
         let last = last.await.map_err(|error| error.to_string())??;
         Ok((file, last))

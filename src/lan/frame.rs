@@ -1,6 +1,8 @@
 //! What the switch has to know of Ethernet: addresses, the header, and the frame that announces an address.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// Bytes of an Ethernet header without VLAN tag.
 pub(super) const HEADER: usize = 14;
@@ -13,8 +15,9 @@ const RARP: u16 = 0x8035;
 /// Shortest frame on a wire, without checksum.
 const SHORTEST: usize = 60;
 
-/// An Ethernet address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// An Ethernet address, as `52:54:00:12:34:56`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
@@ -31,6 +34,36 @@ impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let byte = |part: &str| {
+            let is_hex = part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+            is_hex.then(|| u8::from_str_radix(part, 16).ok()).flatten()
+        };
+        let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+        let mac = bytes.and_then(|bytes| bytes.try_into().ok()).map(Self);
+        mac.ok_or_else(|| {
+            format!("{text:?} is no Ethernet address: write six bytes, such as 52:54:00:12:34:56")
+        })
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
     }
 }
 
@@ -92,6 +125,17 @@ mod tests {
         let header = Header::parse(&announcement(mac)).unwrap();
         assert_eq!((header.to, header.from, header.kind), (Mac::BROADCAST, mac, RARP));
         assert!(mac.is_unicast() && !Mac::BROADCAST.is_unicast());
-        assert_eq!(mac.to_string(), "02:00:00:00:00:09");
+    }
+
+    #[test]
+    fn an_address_is_six_bytes_of_two_digits() {
+        let mac = Mac([0x52, 0x54, 0, 0x0A, 0x34, 0xFF]);
+        assert_eq!(mac.to_string(), "52:54:00:0a:34:ff");
+        assert_eq!("52:54:00:0A:34:fF".parse(), Ok(mac));
+        for wrong in
+            ["", "52", "52:54:00:0a:34", "52:54:00:0a:34:ff:00", "52:54:0:0a:34:ff", "+2:54:00:0a:34:ff"]
+        {
+            assert!(wrong.parse::<Mac>().unwrap_err().contains("six bytes"), "{wrong}");
+        }
     }
 }

@@ -23,6 +23,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// A paced client that could not keep up does not make up for more than this.
 const MOST_BEHIND: Duration = Duration::from_millis(100);
+/// A client that waits for a reply looks so often whether it is to wait any longer.
+const LOOK_UP: Duration = Duration::from_millis(100);
 /// Shortest wait of a socket.
 const SHORTEST_WAIT: Duration = Duration::from_micros(100);
 
@@ -30,14 +32,21 @@ pub(super) struct Client {
     pub(super) config: Arc<LoadConfig>,
     pub(super) model: Model,
     pub(super) gauge: Arc<Mutex<Gauge>>,
-    /// Closed when the load ends.
-    pub(super) stop: Receiver<Infallible>,
+    ends: Ends,
     judge: Judge,
     pending: VecDeque<Pending>,
     under_way: usize,
     /// When the next request may be sent, and the time between two.
     due: Instant,
     interval: Option<Duration>,
+}
+
+/// How a client learns that the load ends.
+pub(super) struct Ends {
+    /// Closed: no more requests.
+    pub(super) stop: Receiver<Infallible>,
+    /// Closed: no more waiting for replies either.
+    pub(super) abandon: Receiver<Infallible>,
 }
 
 /// A connection that is over.
@@ -57,19 +66,14 @@ pub(super) fn connect(config: &LoadConfig) -> io::Result<TcpStream> {
 }
 
 impl Client {
-    pub(super) fn new(
-        config: Arc<LoadConfig>,
-        number: usize,
-        gauge: Arc<Mutex<Gauge>>,
-        stop: Receiver<Infallible>,
-    ) -> Self {
+    pub(super) fn new(config: Arc<LoadConfig>, number: usize, gauge: Arc<Mutex<Gauge>>, ends: Ends) -> Self {
         let interval = config.rate.map(|rate| Duration::from_secs_f64(config.connections as f64 / rate));
         Self {
             model: Model::new(&config, number),
             judge: Judge::new(config.pipeline),
             config,
             gauge,
-            stop,
+            ends,
             pending: VecDeque::new(),
             under_way: 0,
             due: Instant::now(),
@@ -126,16 +130,19 @@ impl Client {
 
     /// Whether the load ends before this time is over.
     fn is_stopped_within(&self, wait: Duration) -> bool {
-        matches!(self.stop.recv_timeout(wait), Err(RecvTimeoutError::Disconnected))
+        matches!(self.ends.stop.recv_timeout(wait), Err(RecvTimeoutError::Disconnected))
     }
 
-    /// Talks until the load ends and all replies are there.
+    /// Talks until the load ends and all replies are there, or are not waited for.
     fn talk(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         let (mut reader, mut out) = (ReplyReader::default(), Vec::new());
         let mut timeout = self.config.reply_timeout;
         let mut heard = Instant::now();
         loop {
-            let stopping = matches!(self.stop.try_recv(), Err(TryRecvError::Disconnected));
+            let stopping = is_closed(&self.ends.stop);
+            if is_closed(&self.ends.abandon) {
+                return Ok(());
+            }
             let now = Instant::now();
             if !stopping {
                 self.make_requests(&mut out, now);
@@ -171,10 +178,10 @@ impl Client {
             return Err(io::Error::new(ErrorKind::TimedOut, "no reply for too long"));
         }
         let paced = self.interval.is_some() && !stopping && self.pending.len() < self.config.pipeline;
-        // Unpaced, the socket's timeout stays as it is, and a quiet server is found out up to twice as late.
+        // Unpaced, the socket's timeout stays as it is, and a quiet server is found out up to one look late.
         let wait =
             if paced { self.due.saturating_duration_since(now).min(left) } else { self.config.reply_timeout };
-        Ok(wait.max(SHORTEST_WAIT))
+        Ok(wait.min(LOOK_UP).max(SHORTEST_WAIT))
     }
 
     /// Fills the pipeline, as far as the pace allows.
@@ -227,6 +234,10 @@ impl Client {
         gauge.tell(self.judge.stories.drain(..));
         Ok(())
     }
+}
+
+fn is_closed(channel: &Receiver<Infallible>) -> bool {
+    matches!(channel.try_recv(), Err(TryRecvError::Disconnected))
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -1,6 +1,6 @@
 //! Starting, watching and finishing a load.
 
-use super::client::{Client, Finished, connect};
+use super::client::{Client, Ends, Finished, connect};
 use super::config::{LoadConfig, LoadError};
 use super::gauge::{Gauge, Latency, Mark};
 use super::readback::read_back;
@@ -12,13 +12,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A load that runs. Dropping it ends it, without a report.
+/// A load that runs. Dropping it ends it at once, without a report: replies may never come.
 pub struct Load {
     config: Arc<LoadConfig>,
     gauges: Vec<Arc<Mutex<Gauge>>>,
     clients: Vec<JoinHandle<Finished>>,
-    /// Dropped to end the clients.
+    /// Dropped to end the clients, when all replies are there.
     stop: Option<Sender<Infallible>>,
+    /// Dropped to end them as they stand.
+    abandon: Option<Sender<Infallible>>,
     started: Instant,
 }
 
@@ -34,16 +36,19 @@ impl Load {
         let streams: Vec<TcpStream> =
             (0..config.connections).map(|_| connect(&config)).collect::<Result<_, _>>().map_err(failed)?;
         let (stop, stopped) = channel::bounded(0);
+        let (abandon, abandoned) = channel::bounded(0);
         let mut load = Self {
             config: Arc::clone(&config),
             gauges: Vec::new(),
             clients: Vec::new(),
             stop: Some(stop),
+            abandon: Some(abandon),
             started: Instant::now(),
         };
         for (number, stream) in streams.into_iter().enumerate() {
             let gauge = Arc::new(Mutex::new(Gauge::new()));
-            let client = Client::new(Arc::clone(&config), number, Arc::clone(&gauge), stopped.clone());
+            let ends = Ends { stop: stopped.clone(), abandon: abandoned.clone() };
+            let client = Client::new(Arc::clone(&config), number, Arc::clone(&gauge), ends);
             let thread = std::thread::Builder::new().name(format!("load-{number}"));
             load.clients.push(thread.spawn(move || client.run(stream)).map_err(LoadError::Thread)?);
             load.gauges.push(gauge);
@@ -130,7 +135,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.stop = None;
+        (self.stop, self.abandon) = (None, None);
         for client in self.clients.drain(..) {
             // A client that crashed has nothing to say here.
             let _ = client.join();

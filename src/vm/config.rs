@@ -8,6 +8,7 @@
 //! kind = "flat"                    # built-in, flat or linux
 //! image = "guest.elf"
 //! command_line = "mode=kv"
+//! on_crash = "restart"             # or "stop"
 //!
 //! [net]
 //! mac = "52:54:00:12:34:56"
@@ -18,7 +19,8 @@
 //! mib = 64
 //!
 //! [cluster]
-//! arbiter = "/shared/arbiter"      # a directory that all hosts share
+//! arbiter = "/shared/arbiter"      # a directory that all hosts share; or an etcd cluster:
+//! # arbiter = { etcd = ["https://10.0.0.1:2379"], ca = "ca.pem", cert = "host.pem", key = "host.key" }
 //! credentials = "/etc/ft/host-a"   # of `ft ca issue`; this host's
 //! hosts = [
 //!     { id = 1, name = "host-a", address = "10.0.0.1:7001" },
@@ -28,7 +30,11 @@
 //!
 //! Paths are relative to the file's directory.
 
-use serde::{Deserialize, Serialize};
+use crate::arbiter::ArbiterConfig;
+use crate::lan::Mac;
+use ft_vmm::power::OnCrash;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -72,6 +78,9 @@ pub struct Guest {
     /// Its command line.
     #[serde(default)]
     pub command_line: String,
+    /// What the machine does when it crashes.
+    #[serde(default)]
+    pub on_crash: OnCrash,
 }
 
 /// How a guest is started.
@@ -91,41 +100,22 @@ pub enum GuestKind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Net {
-    /// Its address.
+    /// Its address: no group's.
+    #[serde(deserialize_with = "unicast")]
     pub mac: Mac,
     /// Socket of the switch that it is plugged into.
     pub switch: PathBuf,
 }
 
-/// An Ethernet address, as `52:54:00:12:34:56`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Mac(pub [u8; 6]);
-
-impl TryFrom<String> for Mac {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let parts: Vec<Option<u8>> = text
-            .split(':')
-            .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten())
-            .collect();
-        match parts[..] {
-            [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] if a & 1 == 0 => {
-                Ok(Self([a, b, c, d, e, f]))
-            }
-            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => Err(format!(
-                "{text} is a group address: choose one whose first byte is even, such as 52:54:00:12:34:56"
-            )),
-            _ => Err(format!("{text:?} is no Ethernet address: write six bytes, such as 52:54:00:12:34:56")),
-        }
+/// A card has the address of one station.
+fn unicast<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
+    let mac = Mac::deserialize(deserializer)?;
+    if mac.is_unicast() {
+        return Ok(mac);
     }
-}
-
-impl From<Mac> for String {
-    fn from(Mac(bytes): Mac) -> Self {
-        bytes.map(|byte| format!("{byte:02x}")).join(":")
-    }
+    Err(D::Error::custom(format!(
+        "{mac} is a group address: choose one whose first byte is even, such as 52:54:00:12:34:56"
+    )))
 }
 
 /// A disk in a file that all hosts share.
@@ -142,8 +132,8 @@ pub struct DiskFile {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
-    /// A directory that all hosts share.
-    pub arbiter: PathBuf,
+    /// Who decides which host is live.
+    pub arbiter: ArbiterConfig,
     /// This host's certificate and key.
     pub credentials: PathBuf,
     /// All hosts, this one too.
@@ -262,7 +252,8 @@ impl VmFile {
         paths.extend(self.net.as_mut().map(|net| &mut net.switch));
         paths.extend(self.disk.as_mut().map(|disk| &mut disk.path));
         if let Some(Cluster { arbiter, credentials, .. }) = &mut self.cluster {
-            paths.extend([arbiter, credentials]);
+            arbiter.resolve(dir);
+            paths.push(credentials);
         }
         for path in paths {
             *path = dir.join(&*path);
@@ -295,8 +286,9 @@ mod tests {
             .collect();
         let file = read(&example).unwrap();
         assert_eq!((file.ram_mib, file.guest.kind), (64, GuestKind::Flat));
+        assert_eq!(file.guest.on_crash, OnCrash::Restart);
         assert!(file.guest.image.unwrap().is_absolute(), "paths are relative to the file");
-        assert_eq!(String::from(file.net.unwrap().mac), "52:54:00:12:34:56");
+        assert_eq!(file.net.unwrap().mac.to_string(), "52:54:00:12:34:56");
     }
 
     #[test]
@@ -306,9 +298,11 @@ mod tests {
             ("name = \"a\"\nram_mib = 0", "ram_mib"),
             ("name = \"a\"\nrm_mib = 3", "unknown field"),
             ("name = \"a\"\n[guest]\nkind = \"linux\"", "image"),
+            ("name = \"a\"\n[guest]\non_crash = \"cry\"", "`restart` or `stop`"),
             ("name = \"a\"\n[net]\nmac = \"1:2:3\"\nswitch = \"s\"", "six bytes"),
             ("name = \"a\"\n[net]\nmac = \"53:54:00:12:34:56\"\nswitch = \"s\"", "group"),
             ("name = \"a\"\n[cluster]\narbiter = \"x\"\ncredentials = \"c\"\nhosts = []", "two hosts"),
+            ("name = \"a\"\n[cluster]\narbiter = { etc = [] }", "etc"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(word), "{error}");

@@ -170,8 +170,16 @@ impl Snapshot {
                 (self.role, self.solo, self.protected) = (Role::Over, false, false);
                 self.why = Some(reason.clone());
             }
-            Report::Power { what } if what == "reset" => self.restarts += 1,
-            Report::Power { what } => self.why = Some(what.clone()),
+            Report::Yielded { to } => {
+                (self.role, self.peer) = (Role::Following, Some(*to));
+                (self.solo, self.protected) = (false, false);
+            }
+            Report::Guest(guest) => {
+                self.restarts = guest.restarts;
+                if !guest.restarted {
+                    self.why = Some(guest.to_string());
+                }
+            }
             Report::Status { term, live, protected, tick, lag_us, log_bytes, .. } => {
                 self.term = *term;
                 // A report that was dropped is made up for; a copy that is over stays so.

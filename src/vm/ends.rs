@@ -1,22 +1,26 @@
 //! The host ends of a VM's devices: attached while this copy is live, and only then.
 //!
-//! Invariant: before [`Notice::Live`] nothing of the outside world is touched. After it, what is released is carried out in order for each
+//! Invariant: before [`Notice::Live`], and after [`Notice::Yielded`], nothing of the outside world is touched. Between them, what is released is carried out in order for each
 //! device, and what comes back enters the machine as an event.
 
 use super::disk::{Disk, Lease};
 use super::entropy::Entropy;
 use super::report::{Report, Reporter};
 use crate::driver::{Backend, Status};
-use crate::lan::{Endpoint, Mac, Port};
-use crate::recording::{RecordingError, RecordingWriter};
+use crate::error::in_one_line;
+use crate::lan::{Endpoint, LanError, Mac, Port};
+use crate::recording::RecordingWriter;
 use crossbeam::channel::{Sender, TrySendError};
 use ft_core::Event;
 use ft_core::effect::{Effect, EffectKind, Numbered};
 use ft_core::frame::Frame;
 use ft_core::replica::Notice;
 use ft_core::units::Instant;
-use std::path::{Path, PathBuf};
+use ft_vmm::power::{Cause, PowerEvent};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use thiserror::Error;
 
 /// What the ends are attached to.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +62,17 @@ struct Attached {
     entropy: Option<Entropy>,
 }
 
+/// Why a device has no host end here.
+#[derive(Debug, Error)]
+enum AttachError {
+    #[error("cannot open the disk {}", .0.display())]
+    Disk(PathBuf, #[source] io::Error),
+    #[error("cannot reach the switch at {}", .0.display())]
+    Net(PathBuf, #[source] LanError),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
 impl HostEnds {
     /// Ends that put what comes in into `events`, and drop `running` once the machine is off.
     pub fn new(
@@ -82,28 +97,21 @@ impl HostEnds {
         self.running = None;
     }
 
-    fn attach(&mut self) {
-        if let Some((socket, mac)) = &self.outside.net {
-            match plug_in(socket, self.events.clone()) {
-                Ok(port) => {
-                    port.announce(Mac(*mac));
-                    self.attached.net = Some(port);
-                }
-                Err(reason) => {
-                    self.give_up(format!("cannot reach the switch at {}: {reason}", socket.display()))
-                }
-            }
-        }
-        match Entropy::start(self.events.clone()) {
-            Ok(entropy) => self.attached.entropy = Some(entropy),
-            Err(error) => self.give_up(format!("cannot start a thread: {error}")),
-        }
+    fn attach(&mut self) -> Result<(), AttachError> {
         if let Some(path) = &self.outside.disk {
-            match Disk::open(path, self.lease.clone(), self.events.clone()) {
-                Ok(disk) => self.attached.disk = Some(disk),
-                Err(error) => self.give_up(format!("cannot open the disk {}: {error}", path.display())),
-            }
+            let disk = Disk::open(path, self.lease.clone(), self.events.clone());
+            self.attached.disk = Some(disk.map_err(|error| AttachError::Disk(path.clone(), error))?);
         }
+        self.attached.entropy = Some(Entropy::start(self.events.clone()).map_err(AttachError::Thread)?);
+        // Last: with the announcement, the machine's packets come here.
+        if let Some((socket, mac)) = &self.outside.net {
+            let port = Port::connect(Endpoint::Unix(socket.clone()));
+            let port = port.map_err(|error| AttachError::Net(socket.clone(), error))?;
+            hand_on(&port, self.events.clone()).map_err(AttachError::Thread)?;
+            port.announce(Mac(*mac));
+            self.attached.net = Some(port);
+        }
+        Ok(())
     }
 
     /// The machine cannot be served here: this copy ends, and the other side takes over.
@@ -113,17 +121,21 @@ impl HostEnds {
     }
 
     fn handle_power(&mut self, payload: &[u8]) {
-        let (what, ending) = match payload {
-            // That has happened inside; the machine goes on.
-            [1] => return self.reporter.say(Report::Power { what: "reset".into() }),
-            [2] => ("power off".to_owned(), Ending::PowerOff),
-            crash => {
-                let what = String::from_utf8_lossy(crash).into_owned();
-                (what.clone(), Ending::Crashed(what))
-            }
+        let Some(event) = PowerEvent::decode(payload) else {
+            tracing::error!(
+                ?payload,
+                "the machine said something of its power that this build does not know"
+            );
+            return;
         };
-        self.reporter.say(Report::Power { what });
-        self.end(ending);
+        self.reporter.say(Report::Guest(event.into()));
+        // Where it goes on, that has happened inside, in both copies.
+        if !event.goes_on {
+            self.end(match event.cause {
+                Cause::Crash => Ending::Crashed(format!("triple fault at {:#x}", event.rip)),
+                Cause::Reset | Cause::PowerOff | Cause::Watchdog => Ending::PowerOff,
+            });
+        }
     }
 
     fn give_entropy(&self, effect: &Effect) {
@@ -158,8 +170,14 @@ impl Backend for HostEnds {
     }
 
     fn notice(&mut self, notice: &Notice) {
-        if let Notice::Live(_) = notice {
-            self.attach();
+        match notice {
+            Notice::Live(_) => {
+                if let Err(error) = self.attach() {
+                    self.give_up(in_one_line(&error));
+                }
+            }
+            Notice::Yielded(_) => self.attached = Attached::default(),
+            _ => {}
         }
         self.reporter.say(Report::from(notice));
     }
@@ -176,7 +194,7 @@ impl Backend for HostEnds {
         let Some(recording) = &mut self.recording else { return };
         if let Err(error) = recording.append(frame) {
             // A recording is worth less than the machine.
-            let reason = describe(&error);
+            let reason = in_one_line(&error);
             tracing::error!(%reason, "the recording ends here; the machine goes on");
             self.reporter.say(Report::RecordingFailed { reason });
             self.recording = None;
@@ -184,9 +202,8 @@ impl Backend for HostEnds {
     }
 }
 
-/// Connects to the switch; a thread hands on what comes from there until the port is dropped.
-fn plug_in(socket: &Path, events: Sender<Event>) -> Result<Port, String> {
-    let port = Port::connect(Endpoint::Unix(socket.into())).map_err(|error| error.to_string())?;
+/// Hands on what comes from the switch, on a thread, until the port is dropped.
+fn hand_on(port: &Port, events: Sender<Event>) -> io::Result<()> {
     let frames = port.frames().clone();
     let hand_on = move || {
         for frame in frames {
@@ -196,13 +213,5 @@ fn plug_in(socket: &Path, events: Sender<Event>) -> Result<Port, String> {
             }
         }
     };
-    let started = std::thread::Builder::new().name("ft-net-in".into()).spawn(hand_on);
-    started.map(|_| port).map_err(|error| error.to_string())
-}
-
-fn describe(error: &RecordingError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+    std::thread::Builder::new().name("ft-net-in".into()).spawn(hand_on).map(drop)
 }

@@ -6,11 +6,11 @@ use super::disk::Disk;
 use super::ends::{Ending, HostEnds, Outside};
 use super::recipe::{Recipe, RecipeError};
 use super::report::{Report, Reporter};
-use crate::arbiter::DirArbiter;
+use crate::arbiter::{ArbiterError, TermStore};
 use crate::driver::{Driver, now};
 use crate::recording::{RecordingError, RecordingWriter};
 use crossbeam::channel::{Receiver, bounded};
-use ft_core::arbiter::{Arbiter, ClaimOutcome, MemoryArbiter};
+use ft_core::arbiter::MemoryArbiter;
 use ft_core::config::Config;
 use ft_core::error::{HaltReason, Misuse};
 use ft_core::frame::LogEnd;
@@ -107,6 +107,9 @@ pub enum RunError {
     /// Nobody has run the VM yet.
     #[error("nobody owns a term of this VM: start its primary first, or name it with --primary")]
     NoPrimary,
+    /// The arbiter.
+    #[error(transparent)]
+    Arbiter(#[from] ArbiterError),
     /// This host's credentials.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -159,7 +162,7 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
         entropy: true,
         ..BoardConfig::default()
     };
-    Ok(VmConfig { ram_bytes: file.ram_mib << 20, boot, board })
+    Ok(VmConfig { ram_bytes: file.ram_mib << 20, boot, board, on_crash: file.guest.on_crash })
 }
 
 /// What both sides must have in common to be a pair (R10).
@@ -205,16 +208,17 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     reporter.say(Report::Listening { address: network.address().to_string() });
     let id = place.node;
     let identity = replica::Identity { node: id, profile: profile.clone(), config };
-    let (mut arbiter, last) = place.arbiter(&file.name)?;
+    let mut arbiter = place.arbiter(&file.name)?;
+    let last = arbiter.last()?;
     let outside = outside(file)?;
     let recording = record.map(|path| RecordingWriter::create(path, &header(profile))).transpose()?;
     let node = match begin {
         Begin::Alone | Begin::Primary { .. } => {
-            let after = last.map_or(Term(0), |(term, _)| term);
+            let after = last.map_or(Term(0), |last| last.term);
             Node::create(now(), identity, after, Vm::new(vm, SoftVcpu::new())?)?
         }
         Begin::Secondary { primary, .. } => {
-            let owner = primary.map(HostId).or(last.map(|(_, owner)| owner.host));
+            let owner = primary.map(HostId).or(last.map(|last| last.owner.host));
             let primary = owner.ok_or(RunError::NoPrimary)?;
             Node::join(now(), identity, primary, Session(id.incarnation), Vm::blank(vm, SoftVcpu::new())?)?
         }
@@ -227,9 +231,8 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let (running, off) = bounded(0);
     let ends = HostEnds::new(outside, events, reporter, recording, running);
     let ending = ends.ending();
-    let arbiter = move |term, node| arbiter.claim(term, node);
-    let mut driver = Driver::new(node, id, ends, (network, net_events), inputs, Asked(arbiter))
-        .map_err(RunError::Thread)?;
+    let mut driver =
+        Driver::new(node, id, ends, (network, net_events), inputs, arbiter).map_err(RunError::Thread)?;
     Ok(match driver.run(&either(stop, off).map_err(RunError::Thread)?)? {
         Some(reason) => Ended::Over(reason),
         None => ending.get().cloned().map_or(Ended::Stopped, Ended::Ending),
@@ -248,15 +251,6 @@ pub fn detach() -> io::Result<()> {
     }
     signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default())?;
     Ok(())
-}
-
-/// An arbiter that is a function.
-struct Asked<F>(F);
-
-impl<F: FnMut(Term, NodeId) -> ClaimOutcome> Arbiter for Asked<F> {
-    fn claim(&mut self, term: Term, node: NodeId) -> ClaimOutcome {
-        (self.0)(term, node)
-    }
 }
 
 /// A channel that is closed when either of two is.
@@ -287,9 +281,6 @@ fn outside(file: &VmFile) -> Result<Outside, RunError> {
         disk: file.disk.as_ref().map(|disk| disk.path.clone()),
     })
 }
-
-/// One that outlives this process, or one of its own.
-type AnyArbiter = Box<dyn Arbiter + Send>;
 
 /// This process's place among the hosts.
 struct Place<'a> {
@@ -339,17 +330,12 @@ impl<'a> Place<'a> {
         others.map(peer).collect()
     }
 
-    /// The arbiter, and who owns the last term.
-    fn arbiter(&self, vm: &str) -> Result<(AnyArbiter, Option<(Term, NodeId)>), RunError> {
-        let Some((cluster, _)) = self.cluster else {
-            return Ok((Box::new(MemoryArbiter::default()), None));
-        };
-        let path = &cluster.arbiter;
-        let failed =
-            |source| RunError::File { doing: "use the arbiter's directory", path: path.clone(), source };
-        let arbiter = DirArbiter::open(path, vm).map_err(failed)?;
-        let last = arbiter.last().map_err(failed)?;
-        Ok((Box::new(arbiter), last))
+    /// An arbiter that outlives this process, or one of its own.
+    fn arbiter(&self, vm: &str) -> Result<Box<dyn TermStore>, ArbiterError> {
+        match self.cluster {
+            Some((cluster, _)) => cluster.arbiter.open(vm),
+            None => Ok(Box::new(MemoryArbiter::default())),
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a VM's process says about itself: to a person, or as JSON lines to whoever started it.
 
 use crate::driver::Status;
+use crate::error::in_one_line;
 use ft_core::replica::Notice;
+use ft_vmm::power::{Cause, PowerEvent};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -40,6 +43,11 @@ pub enum Report {
         /// Which term.
         term: u64,
     },
+    /// This copy has handed the machine over, and follows.
+    Yielded {
+        /// The number of the host that has it now.
+        to: u64,
+    },
     /// This copy is over, and why.
     Halted {
         /// In words.
@@ -57,11 +65,8 @@ pub enum Report {
         /// What it wrote.
         text: String,
     },
-    /// The guest turned the machine off, reset it, or crashed it.
-    Power {
-        /// What happened.
-        what: String,
-    },
+    /// The guest has brought the machine down, or was found to hang.
+    Guest(GuestReport),
     /// This host cannot serve the machine.
     Failed {
         /// Why.
@@ -93,6 +98,41 @@ pub enum Report {
     },
 }
 
+/// What became of the machine through its guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestReport {
+    /// What the guest did.
+    pub event: Cause,
+    /// Whether the machine has begun again; else it is off.
+    pub restarted: bool,
+    /// How often it has begun again since it was made, on whichever hosts, this time included.
+    pub restarts: u64,
+    /// Where the processor stood, as `0x...`.
+    pub rip: String,
+}
+
+impl From<PowerEvent> for GuestReport {
+    fn from(PowerEvent { cause, goes_on, restarts, rip }: PowerEvent) -> Self {
+        Self { event: cause, restarted: goes_on, restarts, rip: format!("{rip:#x}") }
+    }
+}
+
+impl fmt::Display for GuestReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { event, restarted, restarts, rip } = self;
+        match event {
+            Cause::Reset => f.write_str("the guest asked for a reset")?,
+            Cause::PowerOff => f.write_str("the guest turned itself off")?,
+            Cause::Watchdog => write!(f, "the guest hung at {rip}: its watchdog expired")?,
+            Cause::Crash => write!(f, "the guest crashed: triple fault at {rip}")?,
+        }
+        match restarted {
+            true => write!(f, "; the machine begins again (restart {restarts})"),
+            false => f.write_str("; the machine is off"),
+        }
+    }
+}
+
 impl Report {
     /// What a person is told; `None` for what is no event: the guest's console, and how things stand.
     pub fn words(&self) -> Option<String> {
@@ -104,9 +144,10 @@ impl Report {
             Self::Solo { term } => format!("solo in term {term}: there is no other copy"),
             Self::Following { primary } => format!("follows host {primary}"),
             Self::Promoting { term } => format!("takes over in term {term}"),
+            Self::Yielded { to } => format!("handed over to host {to}"),
             Self::Halted { reason } => format!("this copy is over: {reason}"),
             Self::Notice { text } => text.clone(),
-            Self::Power { what } => format!("the guest: {what}"),
+            Self::Guest(guest) => guest.to_string(),
             Self::Failed { reason } => reason.clone(),
             Self::RecordingFailed { reason } => format!("the recording ends here: {reason}"),
         })
@@ -129,7 +170,11 @@ impl From<&Notice> for Report {
             Notice::Solo(term) => Self::Solo { term: term.0 },
             Notice::Following(host) => Self::Following { primary: host.0 },
             Notice::Promoting(term) => Self::Promoting { term: term.0 },
-            Notice::Halted(reason) => Self::Halted { reason: chain(reason) },
+            Notice::Yielded(host) => Self::Yielded { to: host.0 },
+            Notice::HandoverFailed(why) => {
+                Self::Notice { text: format!("the machine could not be handed over and goes on here: {why}") }
+            }
+            Notice::Halted(reason) => Self::Halted { reason: in_one_line(reason) },
             Notice::Seeding(host) => {
                 Self::Notice { text: format!("host {} is being given the state", host.0) }
             }
@@ -145,14 +190,6 @@ impl From<&Notice> for Report {
                 Self::Notice { text: format!("won {term} too late and does not use it: the primary is back") }
             }
         }
-    }
-}
-
-/// An error and what it was caused by, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 
@@ -195,5 +232,48 @@ impl Reporter {
     /// Says it.
     pub fn say(&self, report: Report) {
         (self.0)(report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// docs/operating.md promises it.
+    #[test]
+    fn what_the_guest_did_is_said_in_json_and_in_words() {
+        for (cause, goes_on, json, text) in [
+            (
+                Cause::Watchdog,
+                true,
+                r#"{"report":"guest","event":"watchdog","restarted":true,"restarts":3,"rip":"0x200000"}"#,
+                "the guest hung at 0x200000: its watchdog expired; the machine begins again (restart 3)",
+            ),
+            (
+                Cause::Crash,
+                false,
+                r#"{"report":"guest","event":"crash","restarted":false,"restarts":3,"rip":"0x200000"}"#,
+                "the guest crashed: triple fault at 0x200000; the machine is off",
+            ),
+            (
+                Cause::PowerOff,
+                false,
+                r#"{"report":"guest","event":"power-off","restarted":false,"restarts":3,"rip":"0x200000"}"#,
+                "the guest turned itself off; the machine is off",
+            ),
+            (
+                Cause::Reset,
+                true,
+                r#"{"report":"guest","event":"reset","restarted":true,"restarts":3,"rip":"0x200000"}"#,
+                "the guest asked for a reset; the machine begins again (restart 3)",
+            ),
+        ] {
+            let guest = GuestReport::from(PowerEvent { cause, goes_on, restarts: 3, rip: 0x20_0000 });
+            assert_eq!(guest.to_string(), text);
+            let report = Report::Guest(guest);
+            assert_eq!(serde_json::to_string(&report).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Report>(json).unwrap(), report);
+        }
     }
 }

@@ -4,9 +4,9 @@ use super::relay::Relay;
 use ft::demo::{Hosts, HostsConfig};
 use ft::load::{Load, LoadConfig};
 use ft::vm::report::Report;
-use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// What takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -14,51 +14,33 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Cluster {
     pub(crate) hosts: Hosts,
     relay: Option<Relay>,
-    _dir: tempfile::TempDir,
-    /// Removed at the end.
-    keeps: Vec<PathBuf>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for dir in &self.keeps {
-            let _ = std::fs::remove_dir_all(dir);
-        }
-    }
+    /// Removed when the hosts are gone.
+    _dir: TempDir,
 }
 
 impl Cluster {
     /// A protected pair on hosts 1 (primary) and 2, whose guest serves.
     pub(crate) fn protected() -> Self {
-        Self::start(false, Vec::new())
+        Self::start(tempfile::tempdir().unwrap(), false, Vec::new())
     }
 
     /// The same, with the first primary's log recorded to a file.
     pub(crate) fn recorded() -> (Self, PathBuf) {
-        let dir = tempfile::tempdir().unwrap().keep();
-        let recording = dir.join("log");
-        let mut cluster = Self::start(false, vec!["--record".into(), recording.display().to_string()]);
-        cluster.keeps.push(dir);
-        (cluster, recording)
+        let dir = tempfile::tempdir().unwrap();
+        let recording = dir.path().join("recording");
+        let record = vec!["--record".into(), recording.display().to_string()];
+        (Self::start(dir, false, record), recording)
     }
 
     /// The same, with a relay between the two that can be cut.
     pub(crate) fn relayed() -> Self {
-        Self::start(true, Vec::new())
+        Self::start(tempfile::tempdir().unwrap(), true, Vec::new())
     }
 
-    fn start(relayed: bool, primary_args: Vec<String>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut hosts = Hosts::new(HostsConfig {
-            program: env!("CARGO_BIN_EXE_ft").into(),
-            dir: dir.path().into(),
-            hosts: 2,
-            command_line: "mode=kv".into(),
-            ram_mib: 32,
-            disk_mib: 16,
-            primary_args,
-        })
-        .unwrap();
+    fn start(dir: TempDir, relayed: bool, primary_args: Vec<String>) -> Self {
+        let config = HostsConfig::new(env!("CARGO_BIN_EXE_ft"), dir.path());
+        let mut hosts =
+            Hosts::new(HostsConfig { ram_mib: 32, disk_mib: 16, primary_args, ..config }).unwrap();
         // The host with the lower number dials.
         let relay = relayed.then(|| Relay::to(hosts.address(2).unwrap()));
         if let Some(relay) = &relay {
@@ -66,7 +48,7 @@ impl Cluster {
         }
         hosts.start_primary(1).unwrap();
         hosts.start_secondary(2, 1).unwrap();
-        let mut cluster = Self { hosts, relay, _dir: dir, keeps: Vec::new() };
+        let mut cluster = Self { hosts, relay, _dir: dir };
         cluster.wait_until("a protected pair", Hosts::is_protected);
         cluster.wait_until("the guest's service", |hosts| hosts.console().contains("ready"));
         cluster
@@ -94,10 +76,7 @@ impl Cluster {
 
     /// Kills the primary, and waits until the other copy is live. Returns whom it killed.
     pub(crate) fn kill_live(&mut self) -> u64 {
-        let victim = self.live();
-        self.hosts.signal(victim, Signal::SIGKILL).unwrap();
-        self.wait_for(3 - victim, "going live", |report| matches!(report, Report::Live { .. }));
-        victim
+        self.hosts.fail_over(PATIENCE).unwrap_or_else(|error| panic!("{error}")).victim
     }
 
     /// Brings a host back as a secondary.

@@ -5,8 +5,8 @@
 
 use super::adder::{Adder, request, words};
 use crossbeam::channel::{Sender, bounded};
+use ft::arbiter::DirArbiter;
 use ft::core::Event;
-use ft::core::arbiter::{Arbiter, ClaimOutcome};
 use ft::core::config::Config;
 use ft::core::effect::Numbered;
 use ft::core::message::{PROTOCOL_VERSION, Profile};
@@ -16,9 +16,7 @@ use ft::core::units::{HostId, NodeId, Session, Term};
 use ft::driver::{Backend, Driver, now};
 use ft::net::{Identity, LinkConfig, Network, NetworkConfig, Peer, Peers};
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufRead as _, Write as _};
-use std::path::PathBuf;
 
 /// In the environment of the child: its directory of credentials, its number, the arbiter's directory.
 pub(crate) const CREDENTIALS: &str = "FT_TEST_CREDENTIALS";
@@ -40,22 +38,6 @@ impl Backend for Out {
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{line}").and_then(|()| out.flush()).unwrap();
-}
-
-/// A claim is a hard link to a file that holds its owner: the first one wins.
-struct Directory(PathBuf);
-
-impl Arbiter for Directory {
-    fn claim(&mut self, term: Term, node: NodeId) -> ClaimOutcome {
-        let (mine, owned) =
-            (self.0.join(format!("{}.tmp", node.incarnation)), self.0.join(format!("{}", term.0)));
-        fs::write(&mine, format!("{} {}", node.host.0, node.incarnation)).unwrap();
-        let _ = fs::hard_link(&mine, &owned);
-        let text = fs::read_to_string(&owned).unwrap();
-        let (host, incarnation) = text.split_once(' ').unwrap();
-        let owner = NodeId { host: HostId(host.parse().unwrap()), incarnation: incarnation.parse().unwrap() };
-        if owner == node { ClaimOutcome::Won } else { ClaimOutcome::Lost { owner } }
-    }
 }
 
 pub(crate) fn run() {
@@ -82,7 +64,7 @@ pub(crate) fn run() {
         None => Node::create(now(), replica, Term(0), Adder::default()),
         Some(primary) => Node::join(now(), replica, primary, Session(node.incarnation), Adder::default()),
     };
-    let arbiter = Directory(env(ARBITER).into());
+    let arbiter = DirArbiter::open(env(ARBITER).as_ref(), "adder").unwrap();
     let mut driver = Driver::new(machine.unwrap(), node, Out, (network, events), inputs, arbiter).unwrap();
     driver.run(&crossbeam::channel::never()).unwrap();
 }

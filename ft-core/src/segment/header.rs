@@ -242,7 +242,10 @@ pub(super) mod tests {
         let segment = forged(|bytes| bytes[8] = 7);
         assert_eq!(text(segment), "segment version 7 is newer than 1, the newest that this build reads");
         let protocol = forged(|bytes| bytes[20] = 9);
-        assert_eq!(text(protocol), "protocol version 9 is newer than 1, the newest that this build reads");
+        assert_eq!(
+            text(protocol),
+            format!("protocol version 9 is newer than {PROTOCOL_VERSION}, the newest that this build reads")
+        );
     }
 
     #[test]
@@ -260,8 +263,11 @@ pub(super) mod tests {
             let profile = Profile { vm, protocol, ..Profile::default() };
             SegmentHeader { profile, ..SegmentHeader::default() }.encode()
         };
-        assert!(matches!(with("a\nb".into(), 1), Err(Misuse::Config { field: "VM name", .. })));
-        assert!(matches!(with("x".repeat(257), 1), Err(Misuse::Config { value: 257, .. })));
+        assert!(matches!(
+            with("a\nb".into(), PROTOCOL_VERSION),
+            Err(Misuse::Config { field: "VM name", .. })
+        ));
+        assert!(matches!(with("x".repeat(257), PROTOCOL_VERSION), Err(Misuse::Config { value: 257, .. })));
         assert!(matches!(with(String::new(), 0), Err(Misuse::Config { field: "protocol", .. })));
     }
 }

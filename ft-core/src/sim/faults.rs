@@ -29,13 +29,15 @@ pub(super) enum Fault {
     Mute(Lane),
     /// An operator stops the copy on a host, if it is a secondary.
     Quit(HostId),
+    /// An operator has the live copy hand the machine over, if it can. No fault, but planned operations meet faults too.
+    HandOver,
 }
 
 /// Draws a fault and how long it lasts.
 pub(super) fn draw(rng: &mut Rng, hosts: u64) -> (Fault, Span) {
     let host = HostId(rng.range(0..hosts));
     let other = HostId((host.0 + rng.range(1..hosts)) % hosts);
-    let fault = match rng.range(0..26) {
+    let fault = match rng.range(0..30) {
         0..=4 => Fault::Cut { from: host, to: other, both: rng.chance(600) },
         5..=7 => Fault::Weather(Weather {
             drop: rng.pick(&[0, 20, 200]),
@@ -52,7 +54,8 @@ pub(super) fn draw(rng: &mut Rng, hosts: u64) -> (Fault, Span) {
         19 => Fault::DiskFull,
         20..=21 => Fault::Slow(host),
         22..=23 => Fault::Mute(rng.pick(&[Lane::Control, Lane::Log, Lane::Datagram, Lane::State])),
-        _ => Fault::Quit(host),
+        24..=25 => Fault::Quit(host),
+        _ => Fault::HandOver,
     };
     let length = if rng.chance(500) { rng.range(1..20) } else { rng.range(20..120) };
     (fault, Span::from_ms(length))

@@ -101,6 +101,7 @@ pub(super) fn config(strict: bool) -> Config {
         flush_idle_after: Span::from_ms(3),
         resend_after: Span::from_ms(6),
         claim_retry: Span::from_ms(2),
+        handover_patience: Span::from_ms(25),
         hello_retry: Span::from_ms(4),
         time_every: Span::from_ms(2),
         digest_every: Span::from_ms(10),

@@ -15,6 +15,7 @@ fn worlds_pass() {
                 total.repeats += stats.repeats;
                 total.losers += stats.losers;
                 total.renounced += stats.renounced;
+                total.yielded += stats.yielded;
             }
             Verdict::Extinct(_) => {}
             Verdict::Failed(_, at, failure) => panic!("seed {seed} at {at}: {failure}"),
@@ -22,6 +23,7 @@ fn worlds_pass() {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(passed > 200, "{passed} of 300 worlds kept their machine");
+    assert!(total.yielded > 50, "{total:?}");
     assert!(total.takeovers > 30 && total.solos > 60 && total.repeats > 30 && total.losers > 10, "{total:?}");
 }
 
@@ -63,4 +65,5 @@ planted_bugs_are_found! {
     r5_a_loser_that_goes_on_is_found R5;
     r7_forgotten_effects_are_found R7;
     r8_a_joining_secondary_that_is_not_waited_for_is_found R8;
+    r4_an_heir_that_does_not_wait_for_who_yielded_is_found Heir;
 }

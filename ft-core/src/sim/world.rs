@@ -88,6 +88,8 @@ pub struct Stats {
     pub takeovers: u64,
     /// Times that a primary went on alone.
     pub solos: u64,
+    /// Times that a live copy handed the machine over.
+    pub yielded: u64,
     /// Terms that were won and not used.
     pub renounced: u64,
     /// Copies that halted because another was live.
@@ -336,7 +338,7 @@ impl World {
             Happening::Begin => {
                 let (fault, length) = faults::draw(&mut self.rng, self.hosts.len() as u64);
                 self.note(|| format!("fault begins: {fault:?} for {length}"));
-                self.strike(fault);
+                self.strike(fault)?;
                 self.schedule(length, Happening::End(fault));
                 Ok(())
             }
@@ -517,6 +519,10 @@ impl World {
                 self.stats.protected += 1;
                 Ok(())
             }
+            Notice::Yielded(_) => {
+                self.stats.yielded += 1;
+                Ok(())
+            }
             Notice::Renounced(_) => {
                 self.stats.renounced += 1;
                 Ok(())
@@ -576,7 +582,7 @@ impl World {
         }
     }
 
-    fn strike(&mut self, fault: Fault) {
+    fn strike(&mut self, fault: Fault) -> Result<(), Failure> {
         match fault {
             Fault::Cut { from, to, both } => {
                 self.net.cuts.insert((from, to));
@@ -594,7 +600,19 @@ impl World {
             Fault::Slow(id) => self.host(id).is_slow = true,
             Fault::Mute(lane) => self.net.muted = Some(lane),
             Fault::Quit(id) => self.quit(id),
+            Fault::HandOver => return self.hand_over(),
         }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Result<(), Failure> {
+        for id in (0..self.hosts.len() as u64).map(HostId) {
+            // Whoever is not live, or has nobody to hand it to, refuses.
+            self.with_node(id, |now, node| {
+                let _ = node.hand_over(now);
+            })?;
+        }
+        Ok(())
     }
 
     fn crash(&mut self, id: HostId, process_only: bool) {
@@ -649,7 +667,7 @@ impl World {
             Fault::DiskFull => self.disk_full = false,
             Fault::Slow(id) => self.host(id).is_slow = false,
             Fault::Mute(_) => self.net.muted = None,
-            Fault::Quit(_) => {}
+            Fault::Quit(_) | Fault::HandOver => {}
         }
         Ok(())
     }

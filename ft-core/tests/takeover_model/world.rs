@@ -306,7 +306,7 @@ impl World {
             }
             secondary.flush(now, out);
             if secondary.is_drained() {
-                replica.go_live(Vec::new());
+                replica.go_live(now, Vec::new());
                 self.carry_out(host);
                 return self.check_takeover(host);
             }

@@ -5,6 +5,7 @@
 use super::{Board, irq};
 use crate::devices::virtio::Device;
 use crate::devices::virtio::mmio::{SLOT_BYTES, Slot, read_empty};
+use crate::devices::watchdog;
 use crate::ram::GuestRam;
 use crate::vcpu::Platform;
 use ft_core::units::Tick;
@@ -102,13 +103,16 @@ impl Board {
             0x70 | 0x71 => self.rtc.write(port, value, now, &mut self.pic),
             0x3f8..=0x3ff => self.serial.write((port - 0x3f8) as u8, value, now, &mut self.outbox),
             0x600..=0x60b => {
-                let request = self.acpi.write(port - 0x600, value);
-                self.ask(request);
+                if let Some(request) = self.acpi.write(port - 0x600, value) {
+                    self.ask(request);
+                }
             }
             0x64 | 0xcf9 => {
-                let request = self.reset.write(port, value);
-                self.ask(request);
+                if let Some(request) = self.reset.write(port, value) {
+                    self.ask(request);
+                }
             }
+            watchdog::STOP | watchdog::START => self.watchdog.write(port, value, now),
             _ => return,
         }
         self.settle();

@@ -15,6 +15,7 @@ use crate::devices::virtio::console::ConsoleState;
 use crate::devices::virtio::entropy::EntropyState;
 use crate::devices::virtio::mmio::{Slot, TransportState};
 use crate::devices::virtio::net::NetState;
+use crate::devices::watchdog::WatchdogState;
 use ft_core::digest::Digester;
 use ft_core::error::Fault;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,8 @@ pub struct BoardState {
     pub acpi: AcpiState,
     /// Reset control.
     pub reset: ResetState,
+    /// Watchdog.
+    pub watchdog: WatchdogState,
     /// Network card.
     pub net: Option<SlotState<NetState>>,
     /// Disk.
@@ -68,6 +71,7 @@ impl Board {
             serial: self.serial.state(),
             acpi: self.acpi.clone(),
             reset: self.reset.clone(),
+            watchdog: self.watchdog.clone(),
             net: save(&self.net, |device| device.state()),
             block: save(&self.block, |device| device.state()),
             console: save(&self.console, |device| device.state()),
@@ -88,6 +92,7 @@ impl Board {
         self.serial = Serial::from_state(&state.serial)?;
         self.acpi = state.acpi.clone();
         self.reset = state.reset.clone();
+        self.watchdog = state.watchdog.clone();
         restore("network card", &mut self.net, &state.net, |device, state| device.set_state(state))?;
         restore("disk", &mut self.block, &state.block, |device, state| device.set_state(state))?;
         restore("console", &mut self.console, &state.console, |device, state| device.set_state(state))?;

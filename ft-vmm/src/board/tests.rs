@@ -102,18 +102,16 @@ fn the_vcpu_stops_for_effects_requests_and_earlier_deadlines() {
 
 #[test]
 fn guests_reset_and_turn_off() {
-    for (port, data, request, payload) in [
-        (0x64, &[0xfe][..], Request::Reset, 1),
-        (0xcf9, &[0x06], Request::Reset, 1),
-        (0x604, &[0x00, 0x34], Request::PowerOff, 2),
+    for (port, data, request) in [
+        (0x64, &[0xfe][..], Request::Reset),
+        (0xcf9, &[0x06], Request::Reset),
+        (0x604, &[0x00, 0x34], Request::PowerOff),
     ] {
         let mut rig = Rig::new(&config());
         rig.outb(0x3f8, b'!');
         rig.board.attach(&rig.ram).pio_write(Tick(0), port, data);
-        let effects = rig.effects();
-        assert_eq!(effects.len(), 2, "{effects:?}");
-        assert_eq!((effects[0].kind, &effects[0].payload[..]), (EffectKind::Console, &b"!"[..]));
-        assert_eq!((effects[1].kind, &effects[1].payload[..]), (EffectKind::Power, &[payload][..]));
+        let said = rig.effect();
+        assert_eq!((said.kind, &said.payload[..]), (EffectKind::Console, &b"!"[..]));
         assert_eq!(rig.board.take_request(), Some(request));
         assert_eq!(rig.board.take_request(), None);
     }
@@ -123,8 +121,69 @@ fn guests_reset_and_turn_off() {
 fn a_reset_from_outside_is_the_machines_business() {
     let mut rig = Rig::new(&config());
     rig.apply(Event::Reset);
-    assert_eq!(rig.board.take_request(), Some(Request::Reset));
+    assert_eq!(rig.board.take_request(), Some(Request::ResetFromOutside));
     assert!(rig.effects().is_empty());
+}
+
+#[test]
+fn a_processor_that_is_shut_down_is_the_machines_business() {
+    let mut rig = Rig::new(&config());
+    rig.outb(0x443, 0);
+    rig.outb(0x3f8, b'!');
+    rig.board.handle_shutdown();
+    assert_eq!(rig.effect().kind, EffectKind::Console, "its last words");
+    assert_eq!(rig.board.take_request(), Some(Request::Crash));
+    assert_eq!(rig.board.next_deadline_ns(), None, "and it is not watched any more");
+}
+
+#[test]
+fn a_watchdog_expires_at_its_tick_and_not_before() {
+    let mut rig = Rig::new(&config());
+    rig.tick = 1000;
+    rig.outb(0x443, 0x0e);
+    let deadline = rig.board.next_deadline(Tick(rig.tick)).unwrap();
+    assert_eq!(deadline, Tick(2_000_001_000));
+    rig.outb(0x3f8, b'!');
+    rig.effects();
+    rig.board.advance(Tick(deadline.0 - 1));
+    assert_eq!(rig.board.take_request(), None);
+    rig.board.advance(deadline);
+    assert_eq!(rig.board.take_request(), Some(Request::Watchdog));
+    assert_eq!(rig.board.next_deadline_ns(), None);
+    // One that is written to in time does not.
+    rig.tick = deadline.0;
+    rig.outb(0x443, 0x0e);
+    rig.tick += 1_999_999_999;
+    rig.outb(0x443, 0x0e);
+    rig.tick += 1_999_999_999;
+    rig.outb(0x441, 0);
+    rig.board.advance(Tick(rig.tick + 100_000_000_000));
+    assert_eq!(rig.board.take_request(), None);
+}
+
+/// The host was stopped for a minute, or the effects waited for the arbiter: the guest could not have done anything.
+#[test]
+fn a_leap_of_the_clock_does_not_expire_a_watchdog() {
+    let mut rig = Rig::new(&config());
+    rig.outb(0x443, 0x0e);
+    rig.apply(Event::Time(VirtualTime(60_000_000_000)));
+    assert_eq!(rig.board.take_request(), None);
+    assert_eq!(rig.board.next_deadline_ns(), Some(61_900_000_000));
+    // A halted guest's clock moves with records only: it is found all the same.
+    for step in 0..190 {
+        assert_eq!(rig.board.take_request(), None);
+        rig.apply(Event::Time(VirtualTime(60_000_000_000 + (step + 1) * 10_000_000)));
+    }
+    assert_eq!(rig.board.take_request(), Some(Request::Watchdog));
+}
+
+#[test]
+fn a_machine_that_is_off_is_not_watched() {
+    let mut rig = Rig::new(&config());
+    rig.outb(0x443, 0);
+    rig.board.attach(&rig.ram).pio_write(Tick(0), 0x604, &[0x00, 0x34]);
+    assert_eq!(rig.board.take_request(), Some(Request::PowerOff));
+    assert_eq!(rig.board.next_deadline_ns(), None);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod reset;
 pub mod rtc;
 pub mod serial;
 pub mod virtio;
+pub mod watchdog;
 
 use bytes::Bytes;
 use ft_core::effect::{Effect, EffectKind, OpId};

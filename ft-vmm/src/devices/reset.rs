@@ -1,28 +1,20 @@
 //! How a guest turns itself off or asks for a reset.
 
-use super::Outbox;
-use bytes::Bytes;
-use ft_core::effect::EffectKind;
 use serde::{Deserialize, Serialize};
 
 /// What somebody asked of the whole machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Begin again from the start.
+    /// The guest wants to begin again from the start.
     Reset,
-    /// Turn off.
+    /// Somebody outside wants it to.
+    ResetFromOutside,
+    /// The guest hangs: its watchdog has expired.
+    Watchdog,
+    /// The guest crashed: its processor is shut down.
+    Crash,
+    /// The guest turned itself off.
     PowerOff,
-}
-
-impl Request {
-    /// Emits it, so that the outside hears of it: an [`EffectKind::Power`] whose payload is 1 for a reset and 2 for off.
-    pub(crate) fn emit(self, outbox: &mut Outbox) {
-        let payload: &'static [u8] = match self {
-            Self::Reset => &[1],
-            Self::PowerOff => &[2],
-        };
-        outbox.emit(EffectKind::Power, 0, Bytes::from_static(payload));
-    }
 }
 
 /// Status of the keyboard controller: self-test passed, buffers empty.

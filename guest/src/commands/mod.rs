@@ -141,6 +141,10 @@ pub enum After {
     Saved,
     /// The machine is turned off when all that was changed so far is on the disk.
     Shutdown,
+    /// The machine hangs at once.
+    Hang,
+    /// The machine crashes at once.
+    Crash,
 }
 
 /// A command being executed.
@@ -219,7 +223,7 @@ const fn spec(
 }
 
 /// All commands, in the order of [`packed`]: shorter names first, then by the alphabet.
-static COMMANDS: [Spec; 42] = [
+static COMMANDS: [Spec; 43] = [
     spec("DEL", -2, WRITES, ALL, keys::remove),
     spec("GET", 2, READS, FIRST, strings::get),
     spec("SET", -3, WRITES, FIRST, strings::set),
@@ -238,6 +242,7 @@ static COMMANDS: [Spec; 42] = [
     spec("SCAN", -2, READS, NO_KEYS, keys::scan),
     spec("TIME", 1, READS, NO_KEYS, server::time),
     spec("TYPE", 2, READS, FIRST, keys::kind),
+    spec("DEBUG", -2, READS, NO_KEYS, server::debug),
     spec("HELLO", -1, READS, NO_KEYS, server::hello),
     spec("SETEX", 4, WRITES, FIRST, strings::setex),
     spec("SETNX", 3, WRITES, FIRST, strings::setnx),

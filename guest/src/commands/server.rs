@@ -68,6 +68,23 @@ pub(super) fn shutdown<'a>(call: &mut Call<'a>) -> Outcome<'a> {
     Ok(())
 }
 
+pub(super) fn debug<'a>(call: &mut Call<'a>) -> Outcome<'a> {
+    const HANG: u64 = packed(b"HANG");
+    const CRASH: u64 = packed(b"CRASH");
+    if !call.service.debug {
+        return Err(Refusal::Other(
+            "ERR DEBUG command not allowed. Put the word debug on the guest's command line to allow it.",
+        ));
+    }
+    call.after = match (call.word(1), call.count()) {
+        (HANG, 2) => After::Hang,
+        (CRASH, 2) => After::Crash,
+        (HANG | CRASH, _) => return Err(Refusal::ArgumentCount(call.name)),
+        _ => return Err(Refusal::UnknownSubcommand(call.name, call.at(1))),
+    };
+    Ok(())
+}
+
 pub(super) fn hello<'a>(call: &mut Call<'a>) -> Outcome<'a> {
     const AUTH: u64 = packed(b"AUTH");
     const SETNAME: u64 = packed(b"SETNAME");

@@ -55,6 +55,20 @@ fn commands_are_sorted() {
 }
 
 #[test]
+fn debug() {
+    let mut redis = Redis::new();
+    let refused =
+        "-ERR DEBUG command not allowed. Put the word debug on the guest's command line to allow it.";
+    redis.says(&[("debug hang", refused), ("DEBUG sleep 1", refused), ("ping", "+PONG")]);
+    redis.service.debug = true;
+    redis.says(&[
+        ("debug", "-ERR wrong number of arguments for 'debug' command"),
+        ("debug hang now", "-ERR wrong number of arguments for 'debug' command"),
+        ("debug segfault", "-ERR unknown subcommand 'segfault'. Try DEBUG HELP."),
+    ]);
+}
+
+#[test]
 fn strings() {
     Redis::new().says(&[
         ("get a", "$-1"),
@@ -223,7 +237,7 @@ fn connection_and_server() {
         ("hello 3", "-NOPROTO unsupported protocol version"),
         ("config get save", "*2 $4 save $0"),
         ("config get appendonly", "*2 $10 appendonly $2 no"),
-        ("command count", ":42"),
+        ("command count", ":43"),
         ("command docs", "*0"),
         ("command info get nothing", "*2 *6 $3 get :2 *1 +readonly :1 :1 :1 *-1"),
         ("save", "+OK"),

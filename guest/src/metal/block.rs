@@ -1,7 +1,7 @@
 //! The disk.
 
 use super::virtio::{Part, Queue, Slot};
-use super::{cpu, memory};
+use super::{cpu, memory, watchdog};
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -177,6 +177,7 @@ impl Block {
             }
             cpu::idle();
             cpu::take_lines();
+            watchdog::alive();
             self.acknowledge();
         }
     }

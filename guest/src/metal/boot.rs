@@ -61,7 +61,7 @@ extern "C" fn start(page: *const BootPage) -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let _ = writeln!(Serial, "guest: {info}");
-    cpu::power_off()
+    cpu::crash()
 }
 
 /// The prebuilt library of collections names this; nothing here unwinds.

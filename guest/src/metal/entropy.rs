@@ -1,7 +1,7 @@
 //! The entropy device, asked once.
 
 use super::virtio::{Part, Queue, Slot};
-use super::{cpu, memory};
+use super::{cpu, memory, watchdog};
 
 const SLOT: usize = 3;
 const DEVICE_ID: u32 = 4;
@@ -20,6 +20,7 @@ pub(crate) fn random() -> Option<u64> {
     while queue.pop().is_none() {
         cpu::idle();
         cpu::take_lines();
+        watchdog::alive();
         slot.acknowledge();
     }
     // SAFETY: the device has filled the buffer and does not have it any more.

@@ -12,3 +12,4 @@ pub(crate) mod net;
 pub(crate) mod serial;
 pub(crate) mod server;
 pub(crate) mod virtio;
+pub(crate) mod watchdog;

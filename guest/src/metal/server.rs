@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use ft_guest::cmdline::Options;
 use ft_guest::service::{Now, Service};
-use ft_guest::session::Session;
+use ft_guest::session::{Demand, Session};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
@@ -120,9 +120,9 @@ impl Server {
         more || self.card.has_frames()
     }
 
-    /// Whether a client asked to turn the machine off, and all is saved.
-    pub(crate) fn shuts_down(&self) -> bool {
-        self.connections.iter().filter_map(|connection| connection.session.as_ref()).any(Session::shuts_down)
+    /// What a client wants to become of the machine.
+    pub(crate) fn demand(&self) -> Option<Demand> {
+        self.connections.iter().filter_map(|connection| connection.session.as_ref()).find_map(Session::demand)
     }
 
     /// Lets sessions execute what has come in. Returns whether a socket may have more to send than one segment.

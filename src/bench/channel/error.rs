@@ -51,15 +51,3 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Doing<T> for Result<T
         self.map_err(|error| Error::Failed { doing: doing.into(), source: error.into() })
     }
 }
-
-/// An error and its sources in one line, outermost first: what a peer process hands to the coordinator.
-pub(super) fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        line.push_str(": ");
-        line.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    line
-}

@@ -34,7 +34,6 @@ mod quic_setup;
 mod quic_socket;
 mod report;
 mod socket;
-mod stats;
 mod stream;
 mod targets;
 mod tcp;

@@ -3,9 +3,10 @@
 //! Invariant: a peer never outlives its coordinator. Its standard input ends when the coordinator does, whatever way
 //! that happens, and a thread of its own waits for that.
 
-use super::error::{Doing, Error, in_one_line};
+use super::error::{Doing, Error};
 use super::order::{Job, Line, Order, Sample, Side, Work};
 use super::payload::Payload;
+use ft::error::in_one_line;
 use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -5,8 +5,8 @@ use super::host::Machine;
 use super::link::{LinkSpec, Rig};
 use super::order::{Buffers, Sample};
 use super::plan::Plan;
-use super::stats::{Spread, median, median_ratio, percentile};
 use super::targets::{Target, judge};
+use crate::bench::stats::{Spread, median, median_ratio, percentile};
 use serde::Serialize;
 
 /// One run.

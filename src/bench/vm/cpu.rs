@@ -1,11 +1,13 @@
 //! `ft bench cpu`: how fast the software vCPU is, on the guest's compute loop, with nothing around it.
 
+use crate::bench::stats::Spread;
 use ft::core::machine::{Machine as _, Stop};
 use ft::core::units::Tick;
 use ft_vmm::board::BoardConfig;
 use ft_vmm::boot::{BootSource, Protocol};
 use ft_vmm::guest_image::BUILT_IN;
 use ft_vmm::machine::{Vm, VmConfig};
+use ft_vmm::power::OnCrash;
 use ft_vmm::soft::SoftVcpu;
 use serde::Serialize;
 use std::error::Error;
@@ -40,7 +42,8 @@ pub(crate) fn run(rounds: usize, window: Duration) -> Result<CpuFigures, Box<dyn
         initrd: None,
         command_line: "mode=compute rounds=1000000000".into(),
     };
-    let config = VmConfig { ram_bytes: 64 << 20, boot, board: BoardConfig::default() };
+    let (board, on_crash) = (BoardConfig::default(), OnCrash::default());
+    let config = VmConfig { ram_bytes: 64 << 20, boot, board, on_crash };
     let mut vm = Vm::new(config, SoftVcpu::new())?;
     run_for(&mut vm, WARM_UP)?;
     let mut mips = Vec::new();
@@ -51,15 +54,14 @@ pub(crate) fn run(rounds: usize, window: Duration) -> Result<CpuFigures, Box<dyn
         }
         mips.push((vm.point().tick.0 - from.0) as f64 / started.elapsed().as_secs_f64() / 1e6);
     }
-    mips.sort_by(f64::total_cmp);
-    let middle = super::median(mips.clone());
+    let Spread { median, min, max } = Spread::of(&mips).ok_or("no round was asked for")?;
     Ok(CpuFigures {
-        mips: middle,
-        mips_min: mips.first().copied().unwrap_or(0.0),
-        mips_max: mips.last().copied().unwrap_or(0.0),
+        mips: median,
+        mips_min: min,
+        mips_max: max,
         instructions: vm.point().tick.0,
         target_mips: TARGET_MIPS,
-        reached: middle >= TARGET_MIPS,
+        reached: median >= TARGET_MIPS,
     })
 }
 

@@ -2,9 +2,8 @@
 
 use super::pair::{finish, listen_for, scratch};
 use super::{Bench, Measured, PATIENCE};
-use ft::demo::Hosts;
-use ft::vm::report::Report;
-use nix::sys::signal::Signal;
+use crate::bench::stats::percentile;
+use ft::demo::{Failover, Hosts};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -34,55 +33,41 @@ impl Bench<'_> {
         let (mut client, mut live, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for kill in 1..=self.plan.kills {
             (self.say)(&format!("failover {kill} of {}", self.plan.kills));
-            listen_for(&mut hosts, BETWEEN);
-            let Some(victim) = hosts.live() else { return Err(hosts.late("a live host".into(), PATIENCE)) };
-            let heir = 3 - victim;
-            let (mark, killed) = (load.mark(), Instant::now());
-            hosts.signal(victim, Signal::SIGKILL)?;
-            let heard = hosts.wait_for("the other copy going live", PATIENCE, |heard| {
-                heard.host == heir && matches!(heard.report, Report::Live { .. })
-            })?;
-            live.push(ms(heard.at.saturating_duration_since(killed)));
-            listen_for(&mut hosts, BETWEEN);
-            client.push(ms(load.gap_since(mark)));
+            listen_for(&mut hosts, BETWEEN)?;
+            let mark = load.mark();
+            let Failover { victim, heir, took } = hosts.fail_over(PATIENCE)?;
+            live.push(took);
+            listen_for(&mut hosts, BETWEEN)?;
+            client.push(load.gap_since(mark));
             let returned = Instant::now();
             hosts.start_secondary(victim, heir)?;
             hosts.wait_until("a protected pair", PATIENCE, Hosts::is_protected)?;
-            again.push(ms(returned.elapsed()));
+            again.push(returned.elapsed());
         }
         finish(load)?;
+        let [client, live, again] = [client, live, again].map(Times::new);
         Ok(Failovers {
             kills: self.plan.kills,
-            client_p50_ms: quantile(&client, 0.5),
-            client_p99_ms: quantile(&client, 0.99),
-            client_max_ms: quantile(&client, 1.0),
-            live_p50_ms: quantile(&live, 0.5),
-            live_p99_ms: quantile(&live, 0.99),
-            protected_again_p50_ms: quantile(&again, 0.5),
+            client_p50_ms: client.ms(50),
+            client_p99_ms: client.ms(99),
+            client_max_ms: client.ms(100),
+            live_p50_ms: live.ms(50),
+            live_p99_ms: live.ms(99),
+            protected_again_p50_ms: again.ms(50),
         })
     }
 }
 
-fn ms(span: Duration) -> f64 {
-    span.as_secs_f64() * 1000.0
-}
+/// Percentiles by nearest rank, in milliseconds; NaN of no times.
+struct Times(Vec<Duration>);
 
-/// The least value that `share` of all do not exceed; 0 of none.
-fn quantile(values: &[f64], share: f64) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let rank = (values.len() as f64 * share).ceil() as usize;
-    values.get(rank.max(1) - 1).copied().unwrap_or(0.0)
-}
+impl Times {
+    fn new(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        Self(times)
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_values_that_occurred() {
-        let values: Vec<f64> = (1..=50).map(f64::from).collect();
-        assert_eq!([0.5, 0.99, 1.0].map(|share| quantile(&values, share)), [25.0, 50.0, 50.0]);
-        assert_eq!(quantile(&[], 0.5), 0.0);
+    fn ms(&self, percent: usize) -> f64 {
+        percentile(&self.0, percent).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
     }
 }

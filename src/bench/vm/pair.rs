@@ -1,6 +1,6 @@
 //! Protected against unprotected: the compute loop and the key-value store.
 
-use super::{Bench, Measured, PATIENCE};
+use super::{Bench, Measured, PATIENCE, median};
 use ft::demo::{Hosts, HostsConfig, HostsError};
 use ft::load::{Load, LoadConfig};
 use ft::vm::report::Report;
@@ -62,7 +62,7 @@ impl Bench<'_> {
             let pair = self.compute_window(true, false)?;
             rows.push([alone, beside, pair]);
         }
-        let all = |pick: fn(&[Window; 3]) -> f64| super::median(rows.iter().map(pick).collect());
+        let all = |pick: fn(&[Window; 3]) -> f64| median(&rows.iter().map(pick).collect::<Vec<_>>());
         Ok(Compute {
             ratio: all(|[alone, _, pair]| pair.mips() / alone.mips()),
             ratio_beside: all(|[_, beside, pair]| pair.mips() / beside.mips()),
@@ -103,7 +103,7 @@ impl Bench<'_> {
                     idle.push(self.window(&mut hosts)?.log_mbit_s());
                 }
                 let load = self.load(&hosts)?;
-                listen_for(&mut hosts, self.plan.window / 4);
+                listen_for(&mut hosts, self.plan.window / 4)?;
                 let ops = load.progress().ops;
                 let window = self.window(&mut hosts)?;
                 rates.push((load.progress().ops - ops) as f64 / window.seconds);
@@ -116,15 +116,15 @@ impl Bench<'_> {
             }
             rows.push((rates[0], rates[1]));
         }
-        let all = |pick: fn(&(f64, f64)) -> f64| super::median(rows.iter().map(pick).collect());
+        let all = |pick: fn(&(f64, f64)) -> f64| median(&rows.iter().map(pick).collect::<Vec<_>>());
         Ok(Store {
             ratio: all(|(alone, pair)| pair / alone),
             unprotected_ops_s: all(|(alone, _)| *alone),
             protected_ops_s: all(|(_, pair)| *pair),
-            idle_log_mbit_s: super::median(idle),
-            busy_log_mbit_s: super::median(busy),
-            start_to_protected_ms: super::median(starts),
-            beyond_ram_mib: super::median(beyond),
+            idle_log_mbit_s: median(&idle),
+            busy_log_mbit_s: median(&busy),
+            start_to_protected_ms: median(&starts),
+            beyond_ram_mib: median(&beyond),
         })
     }
 
@@ -135,21 +135,17 @@ impl Bench<'_> {
         command_line: &str,
         protected: bool,
     ) -> Measured<Hosts> {
-        let mut hosts = Hosts::new(HostsConfig {
-            program: self.program.clone(),
-            dir: dir.to_owned(),
-            hosts: 2,
-            command_line: command_line.to_owned(),
-            ram_mib: RAM_MIB,
-            disk_mib: 64,
-            primary_args: Vec::new(),
-        })?;
+        let command_line = command_line.to_owned();
+        let is_store = command_line.contains("kv");
+        let stop = self.stop.clone();
+        let config = HostsConfig::new(&self.program, dir);
+        let mut hosts = Hosts::new(HostsConfig { command_line, ram_mib: RAM_MIB, stop, ..config })?;
         hosts.start_primary(1)?;
         if protected {
             hosts.start_secondary(2, 1)?;
             hosts.wait_until("a protected pair", PATIENCE, Hosts::is_protected)?;
         }
-        if command_line.contains("kv") {
+        if is_store {
             hosts.wait_until("the guest's service", PATIENCE, |hosts| hosts.console().contains("ready"))?;
         }
         hosts.wait_until("a status", PATIENCE, |hosts| sample(hosts).is_some())?;
@@ -166,7 +162,7 @@ impl Bench<'_> {
         let late = |hosts: &Hosts| hosts.late("a status of the live copy".into(), self.plan.window);
         let (tick, log) = sample(hosts).ok_or_else(|| late(hosts))?;
         let started = Instant::now();
-        listen_for(hosts, self.plan.window);
+        listen_for(hosts, self.plan.window)?;
         // The next status ends the window: its figures are fresh.
         hosts.wait_for("a status of the live copy", PATIENCE, |heard| {
             heard.host == 1 && matches!(heard.report, Report::Status { .. })
@@ -189,11 +185,12 @@ fn sample(hosts: &Hosts) -> Option<(u64, u64)> {
 }
 
 /// Takes in what hosts say for a while.
-pub(super) fn listen_for(hosts: &mut Hosts, span: Duration) {
+pub(super) fn listen_for(hosts: &mut Hosts, span: Duration) -> Measured<()> {
     let end = Instant::now() + span;
     while Instant::now() < end {
-        hosts.listen(end.saturating_duration_since(Instant::now()));
+        hosts.listen(end.saturating_duration_since(Instant::now()))?;
     }
+    Ok(())
 }
 
 /// Ends a load, which must have found nothing wrong: a figure of a broken store is none.

@@ -23,19 +23,13 @@ impl Bench<'_> {
         (self.say)("record and replay");
         let dir = tempfile::tempdir().map_err(scratch)?;
         let file = dir.path().join("recording");
-        let mut hosts = Hosts::new(HostsConfig {
-            program: self.program.clone(),
-            dir: dir.path().to_owned(),
-            hosts: 2,
-            command_line: "mode=kv".into(),
-            ram_mib: 64,
-            disk_mib: 64,
-            primary_args: vec!["--record".into(), file.display().to_string()],
-        })?;
+        let primary_args = vec!["--record".into(), file.display().to_string()];
+        let (config, stop) = (HostsConfig::new(&self.program, dir.path()), self.stop.clone());
+        let mut hosts = Hosts::new(HostsConfig { primary_args, stop, ..config })?;
         hosts.start_primary(1)?;
         hosts.wait_until("the guest's service", PATIENCE, |hosts| hosts.console().contains("ready"))?;
         let load = self.load(&hosts)?;
-        listen_for(&mut hosts, self.plan.window);
+        listen_for(&mut hosts, self.plan.window)?;
         finish(load)?;
         hosts.signal(1, Signal::SIGTERM)?;
         hosts.wait_for_end(1, PATIENCE)?;

@@ -58,7 +58,7 @@ impl Show {
                     .filter(|line| !line.trim().is_empty())
                     .for_each(|line| self.line(&format!("guest: {line}")));
             }
-            Report::Power { what } => self.line(&format!("host {host}: the guest: {what}")),
+            Report::Guest(guest) => self.line(&format!("host {host}: {guest}")),
             Report::Failed { reason } | Report::RecordingFailed { reason } | Report::Halted { reason } => {
                 self.line(&format!("host {host}: {reason}"));
             }

@@ -1,6 +1,7 @@
 //! What is asked of an agent, and what it answers.
 
 use super::{Agent, Protect, Reply};
+use crate::arbiter::OwnedTerm;
 use crate::host::events::Kind;
 use crate::host::message::{Answer, Request, Retire};
 use crate::host::process::Begin;
@@ -69,7 +70,7 @@ impl Agent {
         let name = file.name.clone();
         self.check_elsewhere(&name)?;
         self.check_room(&file)?;
-        if let Some((term, owner)) = last {
+        if let Some(OwnedTerm { term, owner, .. }) = last {
             if !again {
                 return Err(format!(
                     "VM {name:?} has been live before: {} owns {term}. If all of its copies are over, start it from what is on \

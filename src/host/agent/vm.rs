@@ -235,7 +235,8 @@ impl Agent {
             Begin::Secondary(primary) => format!("as a copy of the one on host {primary}"),
         };
         self.events.add(Some(&name), Kind::Started, text);
-        Ok(self.vms.entry(name).insert_entry(vm).into_mut())
+        self.vms.insert(name.clone(), vm);
+        Ok(self.vms.get_mut(&name).expect("inserted above"))
     }
 
     /// Looks whether the process of a copy has ended, and who has waited long enough.

@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::vm::report::GuestReport;
 use crossbeam::channel::RecvTimeoutError;
 use ft_core::units::HostId;
 use ft_net::identity::DAY;
 use ft_net::{ClusterCa, LinkConfig, Network, NetworkConfig};
+use ft_vmm::power::Cause;
 use std::time::SystemTime;
 
 /// What takes longer has failed.
@@ -61,7 +63,12 @@ fn a_controller_hears_how_things_stand_and_then_what_happens() {
     bed.say(Report::Listening { address: "127.0.0.1:7001".into() });
     bed.say(Report::Live { term: 3 });
     bed.say(Report::Solo { term: 3 });
-    bed.say(Report::Power { what: "reset".into() });
+    bed.say(Report::Guest(GuestReport {
+        event: Cause::Watchdog,
+        restarted: true,
+        restarts: 1,
+        rip: "0x1000".into(),
+    }));
     let mut early = bed.connect();
     let snapshot = early.snapshot();
     assert_eq!((&snapshot.vm[..], snapshot.host, snapshot.pid), ("vm", 2, std::process::id()));

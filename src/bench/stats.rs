@@ -40,7 +40,7 @@ pub(super) fn median_ratio(figures: &[f64], base: &[f64]) -> Option<f64> {
 
 /// The smallest figure that at least `percent` of all figures do not exceed (nearest rank). `sorted` is ascending;
 /// `None` of no figures.
-pub(super) fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
+pub(super) fn percentile<T: Copy + Ord>(sorted: &[T], percent: usize) -> Option<T> {
     debug_assert!(sorted.is_sorted());
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied()
@@ -78,6 +78,6 @@ mod tests {
         assert_eq!(percentile(&hundred, 99), Some(99));
         assert_eq!(percentile(&hundred, 100), Some(100));
         assert_eq!(percentile(&[7], 1), Some(7));
-        assert_eq!(percentile(&[], 50), None);
+        assert_eq!(percentile::<u64>(&[], 50), None);
     }
 }

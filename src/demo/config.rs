@@ -1,0 +1,81 @@
+//! What a cluster is told at its start, and what can go wrong with it.
+
+use crate::lan::LanError;
+use crossbeam::channel::{Receiver, never};
+use ft_net::identity::IdentityError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+
+/// What the cluster is like. [`HostsConfig::new`] has defaults for all but the program and the directory.
+#[derive(Clone, Debug)]
+pub struct HostsConfig {
+    /// The `ft` program.
+    pub program: PathBuf,
+    /// A directory for everything: credentials, arbiter, disk, sockets, logs.
+    pub dir: PathBuf,
+    /// How many hosts there are.
+    pub hosts: usize,
+    /// The guest's command line, after its addresses.
+    pub command_line: String,
+    /// RAM in MiB.
+    pub ram_mib: u64,
+    /// Size of the disk in MiB.
+    pub disk_mib: u64,
+    /// More arguments for the first primary.
+    pub primary_args: Vec<String>,
+    /// Closed when nothing is to be waited for any more.
+    pub stop: Receiver<()>,
+}
+
+impl HostsConfig {
+    /// Two hosts, and a key-value store; nobody stops it.
+    pub fn new(program: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            dir: dir.into(),
+            hosts: 2,
+            command_line: "mode=kv".into(),
+            ram_mib: 64,
+            disk_mib: 64,
+            primary_args: Vec::new(),
+            stop: never(),
+        }
+    }
+}
+
+/// Something that cannot be set up, or does not come about.
+#[derive(Debug, Error)]
+pub enum HostsError {
+    /// A file, a port or a process.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Credentials.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The LAN.
+    #[error(transparent)]
+    Lan(#[from] LanError),
+    /// There is no live host to be killed.
+    #[error("no host is live")]
+    NoneLive,
+    /// It was stopped; see [`HostsConfig::stop`].
+    #[error("interrupted; everything that was started is ended")]
+    Interrupted,
+    /// What was waited for did not happen.
+    #[error("{what} did not happen within {after:?}; last words of the hosts:\n{words}")]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        after: Duration,
+        /// What the hosts said last.
+        words: String,
+    },
+}
