@@ -117,9 +117,10 @@ pub(crate) fn protect(args: ProtectArgs) -> CliResult {
             if no_wait || vm.copy.protected {
                 return protected(host, vm, goal, common.json);
             }
-            if said != vm.respawn {
-                eprintln!("ft: live on {host}; {}", vm.respawn.as_deref().unwrap_or("not protected yet"));
-                said.clone_from(&vm.respawn);
+            let doing = vm.respawn.as_deref().map_or("not protected yet".into(), show::lasting);
+            if said.as_ref() != Some(&doing) {
+                eprintln!("ft: live on {host}; {doing}");
+                said = Some(doing);
             }
         } else if let Some((host, vm)) = copies.iter().find(|(_, vm)| vm.ended.is_some())
             && copies.iter().all(|(_, vm)| !vm.running)

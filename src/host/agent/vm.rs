@@ -80,7 +80,7 @@ impl Vm {
             copy: self.copy.clone(),
             ended: self.meta.ended.clone(),
             retired: self.meta.retired,
-            respawn: self.respawn.describe(),
+            respawn: self.wants_another().then(|| self.respawn.describe()),
         }
     }
 
@@ -90,6 +90,7 @@ impl Vm {
             let id = self.meta.process.clone().or_else(|| process_at(&self.dir.socket()));
             self.process = id.as_ref().and_then(Process::find);
             self.meta.process = id;
+            self.respawn = Respawn::found();
         }
         self.is_running()
     }
