@@ -42,7 +42,7 @@ pub(super) enum Input {
     /// Somebody asks. The name is that of the host, if it is not somebody here.
     Asked(Option<String>, Request, Reply),
     /// Somebody wants a VM protected, and this is what the arbiter says of it.
-    Protect(Protect, Reply),
+    Protect(Box<Protect>, Reply),
     /// A VM's process said something. The number is that of its life.
     Heard(String, u64, Line),
     /// Another host's agent has described its host, or does not answer.
@@ -132,7 +132,7 @@ impl Agent {
         match input {
             Input::Asked(from, request, reply) => self.handle_request(from.as_deref(), request, reply),
             Input::Protect(protect, reply) => {
-                let answer = self.protect(protect).map_or_else(Answer::refused, |()| Answer::done());
+                let answer = self.protect(*protect).map_or_else(Answer::refused, |()| Answer::done());
                 // Whoever asked may not wait any more.
                 let _ = reply.send(answer);
             }

@@ -207,7 +207,7 @@ impl Shared {
                 let protect =
                     self.look_up(&file).await.map(|(file, last)| Protect { file, again, lost, last });
                 match protect {
-                    Ok(protect) => self.ask_agent(|reply| Input::Protect(protect, reply)).await,
+                    Ok(protect) => self.ask_agent(|reply| Input::Protect(Box::new(protect), reply)).await,
                     Err(reason) => Answer::refused(reason),
                 }
             }
