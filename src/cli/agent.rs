@@ -125,9 +125,10 @@ pub(crate) fn protect(args: ProtectArgs) -> CliResult {
             if no_wait || vm.copy.protected {
                 return protected(host, vm, goal, common.json);
             }
-            if said != vm.respawn {
-                eprintln!("ft: live on {host}; {}", vm.respawn.as_deref().unwrap_or("not protected yet"));
-                said.clone_from(&vm.respawn);
+            let doing = vm.respawn.as_deref().map_or("not protected yet".into(), show::lasting);
+            if said.as_ref() != Some(&doing) {
+                eprintln!("ft: live on {host}; {doing}");
+                said = Some(doing);
             }
         } else if let Some((host, vm)) = copies.iter().find(|(_, vm)| vm.ended.is_some())
             && copies.iter().all(|(_, vm)| !vm.running)
@@ -229,13 +230,15 @@ pub(crate) fn switchover(args: SwitchoverArgs) -> CliResult {
     let live = copies(&mut client, None, &vm)?.into_iter().find(|(_, copy)| copy.is_live());
     let (from, _) =
         live.ok_or_else(|| format!("VM {vm:?} is live on no host that answers: see `ft list`"))?;
-    client.ask(Some(&from), Request::Switchover { vm: vm.clone() })?;
-    let to = copies(&mut client, None, &vm)?.into_iter().find(|(_, copy)| copy.is_live());
-    let to = to.map(|(host, _)| host);
+    let to = match client.ask(Some(&from), Request::Switchover { vm: vm.clone() })? {
+        Answer::Live { host } => host,
+        other => return Err(unexpected(&other).into()),
+    };
+    let to = hosts(&mut client, None, Request::List)?.into_iter().find(|host| host.id == to);
+    let to = to.map_or_else(|| "the other host".to_owned(), |host| host.name);
     if common.json {
         print_json(&serde_json::json!({ "vm": vm, "from": from, "to": to }))?;
     } else {
-        let to = to.as_deref().unwrap_or("the other host");
         writeln!(io::stdout(), "{vm} is live on {to}; {from} follows")?;
     }
     Ok(ExitCode::SUCCESS)

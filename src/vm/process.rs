@@ -16,6 +16,7 @@ use ft_core::error::{HaltReason, Misuse};
 use ft_core::frame::LogEnd;
 use ft_core::message::{PROTOCOL_VERSION, Profile};
 use ft_core::node::Node;
+use ft_core::placement::HostTraits;
 use ft_core::replica;
 use ft_core::segment::SegmentHeader;
 use ft_core::units::{HostId, NodeId, Session, Term, Tick};
@@ -170,14 +171,18 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
 
 /// What both sides must have in common to be a pair (R10).
 pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
-    Profile {
+    let HostTraits { protocol, build, cpu, tick } = host_traits();
+    let (vm, config) = (file.name.clone(), vm.digest());
+    Profile { protocol, build, vm, config, cpu, tick, ..Profile::default() }
+}
+
+/// What of that comes from this build and this host.
+pub fn host_traits() -> HostTraits {
+    HostTraits {
         protocol: PROTOCOL_VERSION,
         build: env!("CARGO_PKG_VERSION").into(),
-        vm: file.name.clone(),
-        config: vm.digest(),
         cpu: SoftVcpu::model(),
         tick: "soft".into(),
-        ..Profile::default()
     }
 }
 

@@ -85,7 +85,7 @@ impl Vm {
             copy: self.copy.clone(),
             ended: self.meta.ended.clone(),
             retired: self.meta.retired,
-            respawn: self.respawn.describe(),
+            respawn: self.wants_another().then(|| self.respawn.describe()),
         }
     }
 
@@ -95,6 +95,7 @@ impl Vm {
             let id = self.meta.process.clone().or_else(|| process_at(&self.dir.socket()));
             self.process = id.as_ref().and_then(Process::find);
             self.meta.process = id;
+            self.respawn = Respawn::found();
         }
         self.is_running()
     }
@@ -183,7 +184,9 @@ impl Vm {
                     self.meta.ended.as_ref().map(describe).unwrap_or_default()
                 )),
                 (Awaited::End, _) if !running => Answer::done(),
-                (Awaited::Handover, _) if self.copy.role == Role::Following => Answer::done(),
+                (Awaited::Handover, _) if self.copy.role == Role::Following => {
+                    Answer::Live { host: self.copy.peer.unwrap_or_default() }
+                }
                 (Awaited::Handover, _) if !running || now > until => Answer::refused(
                     "the change of roles has begun and has not come to an end yet: see `ft status`",
                 ),
