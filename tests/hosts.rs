@@ -32,6 +32,11 @@ fn a_vm_is_live_elsewhere_and_protected_on_a_third_host_after_its_process_was_ki
     let events = cluster.ft(1, &["events"]);
     assert!(events.contains("killed by SIGKILL"), "{events}");
     assert!(cluster.events(live).iter().any(|event| event.kind == Kind::Respawn));
+    assert!(cluster.get(live, "/healthz").ends_with("ok\n"));
+    for figure in ["ft_vm_protected{vm=\"store\"} 1", "ft_failovers_total 1", "ft_peer_up{peer=\"host-1\"} 1"]
+    {
+        cluster.wait_until(figure, |cluster| cluster.get(live, "/metrics").contains(figure));
+    }
 
     let said = cluster.ft(third, &["stop", VM]);
     assert_eq!(said, format!("{VM} is stopped\n"));

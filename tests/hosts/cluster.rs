@@ -9,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -57,6 +58,7 @@ impl Cluster {
         fs::create_dir(dir.join("arbiter")).unwrap();
         // Held until all are chosen, so that no two are the same.
         let ports: Vec<UdpSocket> = (1..=3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let metrics: Vec<TcpListener> = (1..=3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<SocketAddr> = ports.iter().map(|port| port.local_addr().unwrap()).collect();
         for id in 1..=3u64 {
             let name = format!("host-{id}");
@@ -69,8 +71,9 @@ impl Cluster {
             let peers: Vec<String> = (1..=3).filter(|other| *other != id).map(peer).collect();
             let text = format!(
                 "id = {id}\nname = \"{name}\"\nlisten = \"{}\"\nvm_address = \"127.0.0.1\"\ncredentials = \"{name}\"\n\
-                 arbiter = \"arbiter\"\nstate = \"state-{id}\"\npeers = [{}]\n[capacity]\nmemory_mib = 64\nvms = 2\n",
+                 arbiter = \"arbiter\"\nstate = \"state-{id}\"\nmetrics = \"{}\"\npeers = [{}]\n[capacity]\nmemory_mib = 64\nvms = 2\n",
                 addresses[id as usize - 1],
+                metrics[id as usize - 1].local_addr().unwrap(),
                 peers.join(", ")
             );
             fs::write(dir.join(format!("{name}.toml")), text).unwrap();
@@ -88,6 +91,17 @@ impl Cluster {
 
     pub(crate) fn write_file(&self, file: &str, text: &str) {
         fs::write(self.dir.path().join(file), text).unwrap();
+    }
+
+    /// What a host's agent answers at `path` of its metrics' address.
+    pub(crate) fn get(&self, host: u64, path: &str) -> String {
+        let file = self.read(&format!("host-{host}.toml"));
+        let file: toml::Table = file.parse().unwrap();
+        let mut stream = TcpStream::connect(file["metrics"].as_str().unwrap()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn state(&self, host: u64) -> PathBuf {
@@ -280,7 +294,6 @@ impl Drop for Cluster {
 
 /// A process that an agent had no time to write down listens at its control socket all the same.
 fn end_what_was_started(dir: &Path) {
-    use std::io::Write as _;
     for host in 1..=3 {
         let socket = dir.join(format!("state-{host}/vms/{VM}/control.sock"));
         if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) {

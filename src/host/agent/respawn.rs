@@ -261,6 +261,10 @@ impl Agent {
                     self.rim.discard(name, host.0);
                     let Some(vm) = self.vms.get_mut(name) else { return };
                     vm.respawn.attempt = None;
+                    if !vm.respawn.is_live {
+                        // Nothing has failed: the VM is over, or others see to it.
+                        continue;
+                    }
                     telemetry::count_respawn(false);
                     let why = vm.respawn.respawner.explain(driver::now());
                     let why = why.lines().next().unwrap_or_default();

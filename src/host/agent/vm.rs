@@ -22,6 +22,9 @@ const END_WITHIN: Duration = Duration::from_secs(15);
 /// How long a change of roles may take before whoever asked for it is told to look later.
 const HANDOVER_WITHIN: Duration = Duration::from_secs(10);
 
+/// A secondary that no primary has taken in by then ends: whoever had it made has given it up before, or is gone.
+const WELCOME_WITHIN: Duration = Duration::from_secs(360);
+
 /// A process that does not end when told to is sent SIGTERM after this long, and SIGKILL after twice as long.
 const FORCE_AFTER: Duration = Duration::from_secs(4);
 
@@ -223,9 +226,15 @@ impl Vm {
         (self.process, self.commands, self.stopping) = (None, None, None);
         self.meta.process = None;
         self.meta.ended = Some(ended);
-        self.respawn = Respawn::default();
         self.save();
         Some(text)
+    }
+
+    /// Whether it waits for a primary in vain: by itself it would wait for ever.
+    fn is_forgotten(&self) -> bool {
+        let is_secondary = self.file.cluster.as_ref().is_some_and(|cluster| cluster.hosts.len() > 1);
+        let age = process::now().saturating_sub(self.meta.began);
+        is_secondary && self.copy.role == Role::Starting && age > WELCOME_WITHIN.as_secs()
     }
 
     /// Sends the signal that is due to a process that does not end.
@@ -273,6 +282,9 @@ impl Agent {
     pub(super) fn look_after(&mut self, name: &str, now: Instant) {
         let Some(vm) = self.vms.get_mut(name) else { return };
         if vm.is_running() {
+            if vm.is_forgotten() {
+                vm.stop();
+            }
             vm.force(now);
             if let Some(text) = vm.note_end() {
                 self.events.add(Some(name), Kind::Ended, text);
