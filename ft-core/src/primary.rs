@@ -170,6 +170,11 @@ impl Primary {
         self.pacer.lag()
     }
 
+    /// Whether the machine runs here.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// What it is doing.
     pub fn standing(&self) -> Standing {
         match &self.phase {

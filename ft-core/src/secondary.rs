@@ -131,6 +131,8 @@ pub enum Progress {
     },
     /// Is about to go live.
     Promoting,
+    /// Has handed the machine over, and has not heard from its heir.
+    Yielded,
 }
 
 impl Secondary {
@@ -187,8 +189,7 @@ impl Secondary {
             Phase::Receiving(..) | Phase::Restoring(..) => Progress::Receiving,
             Phase::Following(copy) => Progress::Following { eligible: copy.is_eligible() },
             Phase::Promoting(_) => Progress::Promoting,
-            // It may claim, as it will be told by its heir.
-            Phase::Yielded(..) => Progress::Following { eligible: true },
+            Phase::Yielded(..) => Progress::Yielded,
         }
     }
 
@@ -359,7 +360,7 @@ impl Secondary {
             return Ok(());
         }
         if matches!(message, Message::Log { .. } | Message::Heartbeat { .. }) {
-            self.follow_heir(term);
+            self.follow_heir(term, out);
         }
         match message {
             Message::Superseded if self.copy().is_some_and(Copy::is_eligible) => {

@@ -80,6 +80,14 @@ pub(crate) struct StopArgs {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct SwitchoverArgs {
+    /// The VM: its secondary goes live, and its live copy becomes the secondary
+    vm: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct EventsArgs {
     /// Go on with what happens, until Ctrl-C
     #[arg(long)]
@@ -117,9 +125,10 @@ pub(crate) fn protect(args: ProtectArgs) -> CliResult {
             if no_wait || vm.copy.protected {
                 return protected(host, vm, goal, common.json);
             }
-            if said != vm.respawn {
-                eprintln!("ft: live on {host}; {}", vm.respawn.as_deref().unwrap_or("not protected yet"));
-                said.clone_from(&vm.respawn);
+            let doing = vm.respawn.as_deref().map_or("not protected yet".into(), show::lasting);
+            if said.as_ref() != Some(&doing) {
+                eprintln!("ft: live on {host}; {doing}");
+                said = Some(doing);
             }
         } else if let Some((host, vm)) = copies.iter().find(|(_, vm)| vm.ended.is_some())
             && copies.iter().all(|(_, vm)| !vm.running)
@@ -213,6 +222,26 @@ pub(crate) fn stop(args: StopArgs) -> CliResult {
         writeln!(io::stdout(), "{} is stopped", args.vm)?;
     }
     Ok(if remarks.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(crate) fn switchover(args: SwitchoverArgs) -> CliResult {
+    let SwitchoverArgs { vm, common } = args;
+    let mut client = common.connect()?;
+    let live = copies(&mut client, None, &vm)?.into_iter().find(|(_, copy)| copy.is_live());
+    let (from, _) =
+        live.ok_or_else(|| format!("VM {vm:?} is live on no host that answers: see `ft list`"))?;
+    let to = match client.ask(Some(&from), Request::Switchover { vm: vm.clone() })? {
+        Answer::Live { host } => host,
+        other => return Err(unexpected(&other).into()),
+    };
+    let to = hosts(&mut client, None, Request::List)?.into_iter().find(|host| host.id == to);
+    let to = to.map_or_else(|| "the other host".to_owned(), |host| host.name);
+    if common.json {
+        print_json(&serde_json::json!({ "vm": vm, "from": from, "to": to }))?;
+    } else {
+        writeln!(io::stdout(), "{vm} is live on {to}; {from} follows")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn events(args: EventsArgs) -> CliResult {

@@ -41,6 +41,8 @@ enum Command {
     List(agent::ListArgs),
     /// Say how VMs are
     Status(agent::StatusArgs),
+    /// Change the roles of a VM's two copies, with no work lost
+    Switchover(agent::SwitchoverArgs),
     /// Stop a VM on all hosts
     Stop(agent::StopArgs),
     /// Say what has happened on a host
@@ -84,6 +86,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Protect(args) => agent::protect(args),
         Command::List(args) => agent::list(args),
         Command::Status(args) => agent::status(args),
+        Command::Switchover(args) => agent::switchover(args),
         Command::Stop(args) => agent::stop(args),
         Command::Events(args) => agent::events(args),
         Command::Record(args) => vm::record(args),

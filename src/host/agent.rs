@@ -17,8 +17,8 @@ use super::telemetry;
 use crate::arbiter::OwnedTerm;
 use crate::vm::config::VmFile;
 use crate::vm::control::Line;
-use ft_vmm::soft::SoftVcpu;
-use ft_vmm::vcpu::Vcpu as _;
+use crate::vm::process::host_traits;
+use ft_core::placement::{Candidate, HostState, HostTraits};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -47,8 +47,8 @@ pub(super) enum Input {
     Heard(String, u64, Line),
     /// Another host's agent has described its host, or does not answer.
     Described(u64, Result<Box<Description>, String>),
-    /// A secondary listens there; or why there is none.
-    Seeded(String, u64, Result<SocketAddr, String>),
+    /// The secondary of a VM that was begun in this attempt listens there; or why there is none.
+    Seeded((String, u64), Result<SocketAddr, String>),
     /// Time has passed.
     Tick,
     /// The agent is to end. VMs go on.
@@ -138,7 +138,7 @@ impl Agent {
             }
             Input::Heard(vm, life, line) => self.handle_line(&vm, life, line),
             Input::Described(peer, outcome) => self.handle_description(peer, outcome),
-            Input::Seeded(vm, host, outcome) => self.handle_seeded(&vm, host, outcome),
+            Input::Seeded((vm, attempt), outcome) => self.handle_seeded((&vm, attempt), outcome),
             Input::Tick => self.handle_tick(),
             Input::Stop => {}
         }
@@ -165,6 +165,7 @@ impl Agent {
     fn handle_description(&mut self, id: u64, outcome: Result<Box<Description>, String>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let was_up = peer.down.is_none();
+        let before = peer.candidate();
         peer.described = Some(Instant::now());
         let event = match outcome {
             Ok(description) if description.id != id => {
@@ -181,21 +182,29 @@ impl Agent {
                 was_up.then_some((Kind::PeerDown, reason))
             }
         };
+        let after = peer.candidate();
         if let Some((kind, text)) = event {
             let text = format!("{}: {text}", peer.name);
             self.events.add(None, kind, text);
+        }
+        let is_up = |candidate: &Candidate| candidate.state == HostState::Up;
+        if is_up(&after) && (!is_up(&before) || after.free_bytes > before.free_bytes) {
+            self.handle_hosts_changed();
         }
     }
 
     /// What this host has, and what runs on it.
     fn description(&self) -> Description {
         let file = &self.file;
+        let HostTraits { protocol, build, cpu, tick } = host_traits();
         Description {
             id: file.id,
             name: file.name.clone(),
             domain: file.domain().to_owned(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            cpu: SoftVcpu::model(),
+            version: build,
+            protocol,
+            cpu,
+            tick,
             draining: file.draining,
             capacity: file.capacity,
             free: self.free(),

@@ -58,6 +58,11 @@ pub enum Request {
     },
     /// All hosts and what runs on them.
     List,
+    /// Have the VM's live copy, which is here, change roles with its secondary.
+    Switchover {
+        /// The VM.
+        vm: String,
+    },
     /// Stop a VM on all hosts.
     Stop {
         /// The VM.
@@ -118,6 +123,11 @@ pub enum Answer {
         /// Oldest first.
         events: Vec<Event>,
     },
+    /// To [`Request::Switchover`]: the VM is live there now.
+    Live {
+        /// The host's number.
+        host: u64,
+    },
     /// It is done, or under way.
     Done {
         /// What is worth knowing all the same.
@@ -154,8 +164,12 @@ pub struct Description {
     pub domain: String,
     /// The build of its agent.
     pub version: String,
-    /// The CPU model that its VMs see: copies of a VM need the same (R10).
+    /// The version of the pair protocol: of this and what follows, copies of a VM need the same (R10).
+    pub protocol: u32,
+    /// The CPU model that its VMs see.
     pub cpu: String,
+    /// What a tick of theirs counts.
+    pub tick: String,
     /// Whether it takes no further copies.
     pub draining: bool,
     /// What VMs may use there.

@@ -108,6 +108,7 @@ fn text(role: Role) -> &'static str {
         Role::Live => "live",
         Role::Following => "following",
         Role::Promoting => "promoting",
+        Role::Yielded => "yielded",
         Role::Over => "over",
     }
 }

@@ -5,6 +5,8 @@ use ft::host::events::Event;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -35,6 +37,17 @@ impl Cluster {
 
     pub(crate) fn write_file(&self, file: &str, text: &str) {
         fs::write(self.dir.path().join(file), text).unwrap();
+    }
+
+    /// What a host's agent answers at `path` of its metrics' address.
+    pub(crate) fn get(&self, host: u64, path: &str) -> String {
+        let file = self.read(&format!("host-{host}.toml"));
+        let file: toml::Table = file.parse().unwrap();
+        let mut stream = TcpStream::connect(file["metrics"].as_str().unwrap()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     pub(crate) fn start_agent(&mut self, host: u64) {
@@ -112,7 +125,7 @@ impl Cluster {
     }
 
     /// A connection to the store, which is served as soon as a live copy is there.
-    fn connect(&self) -> redis::Connection {
+    pub(crate) fn connect(&self) -> redis::Connection {
         let client = redis::Client::open(format!("redis://{}", self.agents.service())).unwrap();
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -23,8 +23,9 @@ pub(super) const VM_FILE: &str = "vm.toml";
 /// The LAN's socket.
 const LAN: &str = "lan.sock";
 
-/// Where agents listen in namespaces of their own.
+/// Where agents listen, and serve metrics, in namespaces of their own.
 const AGENT_PORT: u16 = 7000;
+const METRICS_PORT: u16 = 9464;
 
 /// What the cluster is like. [`AgentsConfig::new`] has defaults for all but the program and the directory.
 pub struct AgentsConfig {
@@ -111,7 +112,7 @@ pub(super) fn write(config: &AgentsConfig) -> Result<(), HostsError> {
             arbiter: config.arbiter.clone().into(),
             state: state(own.id).into(),
             domain: None,
-            metrics: None,
+            metrics: Some(metrics(config)?),
             draining: false,
             keep_ended_hours: 1,
             peers: hosts.iter().filter(|host| host.id != own.id).cloned().collect(),
@@ -139,6 +140,14 @@ fn vm(config: &AgentsConfig) -> VmFile {
 fn address(config: &AgentsConfig, host: u64) -> Result<SocketAddr, HostsError> {
     match &config.wires {
         Some(wires) => Ok(SocketAddr::from((wires.address(host), AGENT_PORT))),
+        None => free_address(),
+    }
+}
+
+/// Where an agent's metrics are: on loopback in any case.
+fn metrics(config: &AgentsConfig) -> Result<SocketAddr, HostsError> {
+    match &config.wires {
+        Some(_) => Ok(SocketAddr::from(([127, 0, 0, 1], METRICS_PORT))),
         None => free_address(),
     }
 }

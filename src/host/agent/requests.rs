@@ -24,6 +24,7 @@ impl Agent {
                 Ok(name) => return self.await_address(&name, reply),
                 Err(reason) => Answer::refused(reason),
             },
+            Request::Switchover { vm } => return self.switch_over(&vm, reply),
             Request::Retire { vm, end } => return self.retire(&vm, end, reply),
             Request::Discard { vm } => {
                 self.discard(&vm);
@@ -167,6 +168,16 @@ impl Agent {
         let begin = Begin::Secondary(primary.id);
         self.start_copy(self.with_hosts(file, Some(primary)), begin)?;
         Ok(name)
+    }
+
+    fn switch_over(&mut self, name: &str, reply: Reply) {
+        match self.vms.get_mut(name).filter(|vm| vm.is_live()) {
+            Some(vm) => vm.hand_over(reply),
+            None => {
+                let text = format!("VM {name:?} is not live on {}: see `ft status {name}`", self.file.name);
+                let _ = reply.send(Answer::refused(text));
+            }
+        }
     }
 
     fn discard(&mut self, name: &str) {

@@ -19,6 +19,12 @@ use tokio::sync::mpsc;
 const LISTEN_WITHIN: Duration = Duration::from_secs(15);
 const END_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long a change of roles may take before whoever asked for it is told to look later.
+const HANDOVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A secondary that no primary has taken in by then ends: whoever had it made has given it up before, or is gone.
+const WELCOME_WITHIN: Duration = Duration::from_secs(360);
+
 /// A process that does not end when told to is sent SIGTERM after this long, and SIGKILL after twice as long.
 const FORCE_AFTER: Duration = Duration::from_secs(4);
 
@@ -48,6 +54,8 @@ struct Waiting {
 enum Awaited {
     Address,
     End,
+    /// That it has handed the machine over and follows.
+    Handover,
 }
 
 impl Vm {
@@ -80,7 +88,7 @@ impl Vm {
             copy: self.copy.clone(),
             ended: self.meta.ended.clone(),
             retired: self.meta.retired,
-            respawn: self.respawn.describe(),
+            respawn: self.wants_another().then(|| self.respawn.describe()),
         }
     }
 
@@ -90,6 +98,7 @@ impl Vm {
             let id = self.meta.process.clone().or_else(|| process_at(&self.dir.socket()));
             self.process = id.as_ref().and_then(Process::find);
             self.meta.process = id;
+            self.respawn = Respawn::found();
         }
         self.is_running()
     }
@@ -139,6 +148,24 @@ impl Vm {
         self.wait(Awaited::End, reply, END_WITHIN);
     }
 
+    /// Begins to hand the machine over, and answers when another copy has it.
+    pub(super) fn hand_over(&mut self, reply: Reply) {
+        match self.tell(Command::HandOver) {
+            Ok(()) => self.wait(Awaited::Handover, reply, HANDOVER_WITHIN),
+            Err(why) => drop(reply.send(Answer::refused(why))),
+        }
+    }
+
+    /// The machine is not handed over.
+    fn refuse_handover(&mut self, why: &str) {
+        for Waiting { what, reply, until } in std::mem::take(&mut self.waiting) {
+            match what {
+                Awaited::Handover => drop(reply.send(Answer::refused(why))),
+                _ => self.waiting.push(Waiting { what, reply, until }),
+            }
+        }
+    }
+
     /// Answers with the address where it listens.
     pub(super) fn await_address(&mut self, reply: Reply) {
         self.wait(Awaited::Address, reply, LISTEN_WITHIN);
@@ -160,6 +187,12 @@ impl Vm {
                     self.meta.ended.as_ref().map(describe).unwrap_or_default()
                 )),
                 (Awaited::End, _) if !running => Answer::done(),
+                (Awaited::Handover, _) if self.copy.role == Role::Following => {
+                    Answer::Live { host: self.copy.peer.unwrap_or_default() }
+                }
+                (Awaited::Handover, _) if !running || now > until => Answer::refused(
+                    "the change of roles has begun and has not come to an end yet: see `ft status`",
+                ),
                 (Awaited::Address, None) if now > until => {
                     Answer::refused(format!("the copy did not listen within {LISTEN_WITHIN:?}"))
                 }
@@ -193,9 +226,15 @@ impl Vm {
         (self.process, self.commands, self.stopping) = (None, None, None);
         self.meta.process = None;
         self.meta.ended = Some(ended);
-        self.respawn = Respawn::default();
         self.save();
         Some(text)
+    }
+
+    /// Whether it waits for a primary in vain: by itself it would wait for ever.
+    fn is_forgotten(&self) -> bool {
+        let is_secondary = self.file.cluster.as_ref().is_some_and(|cluster| cluster.hosts.len() > 1);
+        let age = process::now().saturating_sub(self.meta.began);
+        is_secondary && self.copy.role == Role::Starting && age > WELCOME_WITHIN.as_secs()
     }
 
     /// Sends the signal that is due to a process that does not end.
@@ -243,6 +282,9 @@ impl Agent {
     pub(super) fn look_after(&mut self, name: &str, now: Instant) {
         let Some(vm) = self.vms.get_mut(name) else { return };
         if vm.is_running() {
+            if vm.is_forgotten() {
+                vm.stop();
+            }
             vm.force(now);
             if let Some(text) = vm.note_end() {
                 self.events.add(Some(name), Kind::Ended, text);
@@ -263,6 +305,9 @@ impl Agent {
                 if let Some(kind) = kind(&report) {
                     self.events.add(Some(name), kind, report.words().unwrap_or_default());
                 }
+                if let Report::HandoverFailed { reason } = &report {
+                    vm.refuse_handover(reason);
+                }
                 if matches!(report, Report::Live { .. }) && was == Role::Promoting {
                     telemetry::count_failover();
                 }
@@ -271,7 +316,12 @@ impl Agent {
                 }
             }
             Line::Done { .. } => {}
-            Line::Refused { reason } => drop(self.events.add(Some(name), Kind::Notice, reason)),
+            Line::Refused { cmd, reason } => {
+                if cmd.as_deref() == Some("hand_over") {
+                    vm.refuse_handover(&reason);
+                }
+                self.events.add(Some(name), Kind::Notice, reason);
+            }
         }
         if let Some(vm) = self.vms.get_mut(name) {
             vm.settle(now);
