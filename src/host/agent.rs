@@ -3,6 +3,7 @@
 //! Invariant: [`Agent::handle`] does not wait for the network or for a VM. What takes time is begun through the [`Rim`], which comes
 //! back with an input. It does write small files: what an agent promises must outlive it.
 
+mod planned;
 mod requests;
 mod respawn;
 mod vm;
@@ -82,6 +83,8 @@ pub(super) struct Agent {
     file: Arc<HostFile>,
     program: PathBuf,
     state: StateDir,
+    /// Somebody has said that this host takes no further copies; kept in the state directory.
+    drained: bool,
     events: Events,
     rim: Rim,
     peers: BTreeMap<u64, PeerView>,
@@ -110,8 +113,9 @@ impl Agent {
             (peer.id, PeerView { name, down, description: None, described: None })
         };
         let peers = file.peers.iter().map(unknown).collect();
-        let (vms, lives) = (BTreeMap::new(), 0);
-        let mut agent = Self { file, program, state, events, rim, peers, vms, lives, clean_at: now, health };
+        let (vms, lives, drained) = (BTreeMap::new(), 0, state.is_draining());
+        let mut agent =
+            Self { file, program, state, drained, events, rim, peers, vms, lives, clean_at: now, health };
         agent.events.add(None, Kind::AgentStarted, format!("build {}", env!("CARGO_PKG_VERSION")));
         agent.find_vms()?;
         Ok(agent)
@@ -205,11 +209,16 @@ impl Agent {
             protocol,
             cpu,
             tick,
-            draining: file.draining,
+            draining: self.is_draining(),
             capacity: file.capacity,
             free: self.free(),
             vms: self.vms.values().map(Vm::status).collect(),
         }
+    }
+
+    /// Whether this host takes no further copies.
+    fn is_draining(&self) -> bool {
+        self.file.draining || self.drained
     }
 
     fn free(&self) -> Capacity {

@@ -56,6 +56,10 @@ pub enum Kind {
     NoHost,
     /// A VM is being stopped.
     Stopping,
+    /// This host takes no further copies, or takes them again.
+    Draining,
+    /// A secondary is ended here or elsewhere, to be made anew on another host.
+    Relocating,
 }
 
 /// Something that happened.

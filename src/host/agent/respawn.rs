@@ -12,7 +12,7 @@ use crate::vm::config::{Host, VmFile};
 use crate::vm::control::{Command, Role};
 use crate::vm::process::host_traits;
 use ft_core::placement::{
-    Action, Candidate, Demand, HostState, HostTraits, Hosts, RespawnConfig, Respawner, place,
+    Action, Candidate, Decision, Demand, HostState, HostTraits, Hosts, RespawnConfig, Respawner, place,
 };
 use ft_core::units::HostId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// How long a host is the last choice after the live copy was lost there.
 const SUSPECT_FOR: Duration = Duration::from_secs(60);
+
+/// How long a copy that is ended on purpose may take to be gone.
+const LEAVES_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a copy that an earlier agent began may take to come into step before another is begun.
 const ADOPTED_FOR: Duration = Duration::from_secs(30);
@@ -33,6 +36,8 @@ pub(super) struct Respawn {
     attempt: Option<Attempt>,
     /// The host where the copy was that this one took over from, and when that was.
     lost: BTreeMap<u64, Instant>,
+    /// The host whose copy is ended on purpose, if it ends before then.
+    leaves: Option<(u64, Instant)>,
     /// The last that was said of hosts none of which fit.
     obstacle: Option<String>,
     adoption: Adoption,
@@ -63,6 +68,7 @@ impl Default for Respawn {
             is_live: false,
             attempt: None,
             lost: BTreeMap::new(),
+            leaves: None,
             obstacle: None,
             adoption: Adoption::Over,
         }
@@ -83,9 +89,28 @@ impl Respawn {
         }
     }
 
-    /// A copy was lost on a host.
-    pub(super) fn blame(&mut self, host: u64, now: Instant) {
-        self.lost.insert(host, now);
+    /// The copy on a host is gone.
+    pub(super) fn note_lost(&mut self, host: u64, now: Instant) {
+        match self.leaves.take() {
+            // Nothing has failed: neither is the host to blame, nor is there reason to hesitate.
+            Some((leaving, until)) if leaving == host && now < until => self.respawner.handle_over(),
+            _ => drop(self.lost.insert(host, now)),
+        }
+    }
+
+    /// The copy on a host is about to be ended, so that one is made on another.
+    pub(super) fn expect_end(&mut self, host: u64, now: Instant) {
+        self.leaves = Some((host, now + LEAVES_WITHIN));
+    }
+
+    /// The last choice of a host.
+    pub(super) fn decision(&self) -> Option<&Decision> {
+        self.respawner.decision()
+    }
+
+    /// Whether a copy is wanted and no host can take it.
+    pub(super) fn has_obstacle(&self) -> bool {
+        self.obstacle.is_some()
     }
 
     fn suspects(&self, now: Instant) -> BTreeSet<HostId> {
@@ -238,7 +263,7 @@ impl Agent {
         waits
     }
 
-    fn demand(&self, vm: &Vm, now: Instant) -> Demand {
+    pub(super) fn demand(&self, vm: &Vm, now: Instant) -> Demand {
         Demand {
             vm: vm.file.name.clone(),
             ram_bytes: vm.file.ram_mib << 20,
@@ -274,9 +299,13 @@ impl Agent {
         }
     }
 
+    /// The hosts that may take copies of what is live here.
+    pub(super) fn candidates(&self) -> Hosts {
+        self.peers.iter().map(|(id, peer)| (HostId(*id), peer.candidate())).collect()
+    }
+
     fn place(&mut self, name: &str, demand: &Demand) {
-        let hosts: Hosts = self.peers.iter().map(|(id, peer)| (HostId(*id), peer.candidate())).collect();
-        let decision = place(demand, &hosts);
+        let decision = place(demand, &self.candidates());
         let Some(vm) = self.vms.get_mut(name) else { return };
         let obstacle = decision.chosen.is_none().then(|| decision.to_string().replace('\n', "; "));
         vm.respawn.respawner.handle_decision(driver::now(), decision);

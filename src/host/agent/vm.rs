@@ -312,7 +312,7 @@ impl Agent {
                     telemetry::count_failover();
                 }
                 if let (Report::Solo { .. }, Some(lost)) = (&report, other) {
-                    vm.respawn.blame(lost, now);
+                    vm.respawn.note_lost(lost, now);
                 }
             }
             Line::Done { .. } => {}

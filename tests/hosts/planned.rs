@@ -1,0 +1,73 @@
+//! What operators plan: hosts are emptied while clients work.
+
+use super::cluster::{Cluster, VM};
+use ft::host::events::Kind;
+
+/// A client that counts: a request that is lost or done twice is seen.
+struct Counter {
+    connection: redis::Connection,
+    count: u64,
+}
+
+impl Counter {
+    fn new(cluster: &Cluster) -> Self {
+        Self { connection: cluster.connect(), count: 0 }
+    }
+
+    fn go_on(&mut self) {
+        for _ in 0..100 {
+            self.count += 1;
+            let counted: u64 = redis::cmd("INCR").arg("counter").query(&mut self.connection).unwrap();
+            assert_eq!(counted, self.count, "neither lost nor done twice");
+        }
+    }
+}
+
+#[test]
+fn hosts_are_emptied_under_an_open_connection_and_take_copies_again_when_told() {
+    let mut cluster = Cluster::start();
+    cluster.ft(1, &["protect", "vm.toml"]);
+    let mut counter = Counter::new(&cluster);
+    counter.go_on();
+
+    // The host of the live copy, asked elsewhere.
+    let (live, secondary) = cluster.pair();
+    let third = 6 - live - secondary;
+    let said = cluster.ft(third, &["drain", &format!("host-{live}")]);
+    assert_eq!(said, format!("host-{live} is empty and takes no further copies\n"));
+    assert_eq!(cluster.vm_of(live), None);
+    assert_eq!(cluster.pair(), (secondary, third));
+    counter.go_on();
+    assert!(cluster.ft(third, &["list"]).contains("draining"));
+
+    // It stays so, also when its agent is started anew.
+    cluster.kill_agent(live);
+    cluster.start_agent(live);
+    cluster.wait_until("the host that is back", |cluster| cluster.sees(secondary, live));
+    let refused = cluster.ft_refused(live, &["protect", "vm.toml"]);
+    assert!(refused.contains("already") || refused.contains("undrain"), "{refused}");
+    assert!(cluster.ft(secondary, &["list"]).contains("draining"));
+
+    // No host is left for another secondary: it stays where it is, and both others are named.
+    let refused = cluster.ft_refused(live, &["drain", &format!("host-{third}")]);
+    for words in [format!("{VM} stays on host-{third}"), format!("host-{live}: draining")] {
+        assert!(refused.contains(&words), "{words} in {refused}");
+    }
+    assert!(refused.contains(&format!("host-{secondary}: the live copy is there")), "{refused}");
+    assert_eq!(cluster.pair(), (secondary, third));
+    counter.go_on();
+
+    // The host of the secondary, with the first one as a candidate again.
+    assert_eq!(
+        cluster.ft(third, &["undrain", &format!("host-{live}")]),
+        format!("host-{live} takes copies again\n")
+    );
+    let json = cluster.ft(third, &["drain", &format!("host-{third}"), "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["moved"][0], json["left"].as_array().unwrap().len()), (&VM.into(), 0));
+    assert_eq!(cluster.pair(), (secondary, live));
+    assert_eq!(cluster.vm_of(third), None);
+    counter.go_on();
+    let kinds: Vec<Kind> = cluster.events(third).into_iter().map(|event| event.kind).collect();
+    assert!(kinds.contains(&Kind::Draining) && kinds.contains(&Kind::Relocating), "{kinds:?}");
+}
