@@ -3,7 +3,7 @@
 mod planned;
 mod show;
 
-pub(crate) use planned::{DrainArgs, UndrainArgs, drain, undrain};
+pub(crate) use planned::{DrainArgs, FailoverArgs, UndrainArgs, drain, failover, undrain};
 
 use super::CliResult;
 use ft::host::client::{Client, ClientError};
@@ -71,6 +71,9 @@ pub(crate) struct StatusArgs {
     /// Print it again whenever something has changed, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Say where the next copy is made, and why on no other host
+    #[arg(long, conflicts_with = "watch")]
+    why: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -171,6 +174,9 @@ pub(crate) fn list(args: ListArgs) -> CliResult {
 }
 
 pub(crate) fn status(args: StatusArgs) -> CliResult {
+    if args.why {
+        return planned::why(&args.common, args.vm.as_deref());
+    }
     let mut client = args.common.connect()?;
     let mut last = None;
     loop {

@@ -46,6 +46,8 @@ enum Command {
     Drain(agent::DrainArgs),
     /// Have a host take copies again
     Undrain(agent::UndrainArgs),
+    /// Kill a VM's live copy, to see that the other takes over
+    Failover(agent::FailoverArgs),
     /// Stop a VM on all hosts
     Stop(agent::StopArgs),
     /// Say what has happened on a host
@@ -90,6 +92,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Switchover(args) => agent::switchover(args),
         Command::Drain(args) => agent::drain(args),
         Command::Undrain(args) => agent::undrain(args),
+        Command::Failover(args) => agent::failover(args),
         Command::Stop(args) => agent::stop(args),
         Command::Events(args) => agent::events(args),
         Command::Record(args) => vm::record(args),

@@ -107,6 +107,7 @@ impl Hosts {
                 },
                 net: Some(Net { mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), switch: socket.clone() }),
                 disk: Some(DiskFile { path: config.dir.join("disk.img"), mib: config.disk_mib }),
+                placement: Default::default(),
                 cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
             };
             let text = toml::to_string(&file)

@@ -7,6 +7,7 @@ mod planned;
 mod requests;
 mod respawn;
 mod vm;
+mod wishes;
 
 use super::config::{Capacity, HostFile};
 use super::events::{Events, Kind};
@@ -19,7 +20,7 @@ use crate::arbiter::OwnedTerm;
 use crate::vm::config::VmFile;
 use crate::vm::control::Line;
 use crate::vm::process::host_traits;
-use ft_core::placement::{Candidate, HostState, HostTraits};
+use ft_core::placement::{Candidate, Demand, HostState, HostTraits};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -89,6 +90,8 @@ pub(super) struct Agent {
     rim: Rim,
     peers: BTreeMap<u64, PeerView>,
     vms: BTreeMap<String, Vm>,
+    /// What is wanted for VMs that have asked for a host since the last tick.
+    asked: BTreeMap<String, Demand>,
     /// Lives of VM processes, counted to tell late words of an earlier one.
     lives: u64,
     clean_at: Instant,
@@ -114,8 +117,20 @@ impl Agent {
         };
         let peers = file.peers.iter().map(unknown).collect();
         let (vms, lives, drained) = (BTreeMap::new(), 0, state.is_draining());
-        let mut agent =
-            Self { file, program, state, drained, events, rim, peers, vms, lives, clean_at: now, health };
+        let mut agent = Self {
+            file,
+            program,
+            state,
+            drained,
+            events,
+            rim,
+            peers,
+            vms,
+            asked: BTreeMap::new(),
+            lives,
+            clean_at: now,
+            health,
+        };
         agent.events.add(None, Kind::AgentStarted, format!("build {}", env!("CARGO_PKG_VERSION")));
         agent.find_vms()?;
         Ok(agent)
@@ -155,6 +170,7 @@ impl Agent {
             self.look_after(name, now);
             self.respawn(name, now);
         }
+        self.place_all();
         if now >= self.clean_at {
             self.clean_at = now + CLEAN_EVERY;
             self.remove_old();

@@ -7,6 +7,7 @@ use super::events::Event;
 use crate::vm::config::Host;
 use crate::vm::control::Snapshot;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -80,6 +81,13 @@ pub enum Request {
     Release {
         /// The VM.
         vm: String,
+    },
+    /// Kill the live copy of a VM, which is here and protected: a test.
+    Kill {
+        /// The VM.
+        vm: String,
+        /// Its process, so that no other one is killed.
+        pid: u32,
     },
     /// Where a further copy of a VM that is live here would be made, and why.
     Why {
@@ -277,6 +285,9 @@ pub struct VmStatus {
     pub copy: Snapshot,
     /// How it ended.
     pub ended: Option<Ended>,
+    /// VMs that it must not share a host with.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub apart_from: BTreeSet<String>,
     /// Whether it is not to be made redundant: it is being stopped.
     pub retired: bool,
     /// What is being done to make it redundant.

@@ -1,8 +1,9 @@
-//! Planned operations, step by step, as somebody who asks the agents: a host is emptied.
+//! Planned operations, step by step, as somebody who asks the agents: a host is emptied, a failover is tried.
 //!
 //! Invariant: nothing is kept here. Whoever breaks an operation off leaves every VM running, and goes on by beginning it again.
 
 use super::client::{Client, ClientError};
+use super::events::{Event, Kind};
 use super::message::{Answer, Description, HostStatus, Request, VmStatus, Why};
 use crate::vm::control::Role;
 use serde::Serialize;
@@ -11,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How often the agents are asked while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long one question for events waits for the next.
+const EVENT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Pause after a step that was refused.
 const RETRY: Duration = Duration::from_secs(1);
@@ -31,6 +35,23 @@ pub struct Left {
     pub vm: String,
     /// Why not.
     pub why: String,
+}
+
+/// What became of a failover that was tried. Times begin when the process is killed, and end when the word of the agents arrives here.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failover {
+    /// The host where the live copy was killed.
+    pub killed_on: String,
+    /// Its process.
+    pub pid: u32,
+    /// Where the VM is live since.
+    pub live_on: String,
+    /// How soon it was.
+    pub live_after_ms: u64,
+    /// Where its new secondary is, if that is known.
+    pub secondary_on: Option<String>,
+    /// How soon it was protected again.
+    pub protected_after_ms: u64,
 }
 
 /// How far the copy of a VM on a host is from being gone.
@@ -99,6 +120,83 @@ pub fn why(client: &mut Client, host: &str, vm: &str) -> Result<Why, ClientError
 /// An answer that is none to what was asked.
 pub fn unexpected(answer: &Answer) -> ClientError {
     ClientError::Answer(io::Error::other(format!("{answer:?}")))
+}
+
+/// Kills the live copy of a VM, and waits until it is live elsewhere and protected again.
+///
+/// # Errors
+/// [`ClientError`]; a refusal when it is not protected, or when `patience` runs out.
+pub fn try_failover(client: &mut Client, vm: &str, patience: Duration) -> Result<Failover, ClientError> {
+    let refuse = |reason| Err(ClientError::Refused(reason));
+    let Some((from, copy)) = live(client, vm)? else {
+        return refuse(format!("VM {vm:?} is live on no host that answers: see `ft list`"));
+    };
+    let to = copy.copy.peer.filter(|_| copy.copy.protected);
+    let to = to.and_then(|to| {
+        Some(hosts(client, None, Request::List).ok()?.into_iter().find(|it| it.id == to)?.name)
+    });
+    let Some(to) = to else {
+        return refuse(format!(
+            "VM {vm:?} is not protected, so that nobody could take over: see `ft status --why {vm}`"
+        ));
+    };
+    let mut heir = Heir { on: &to, vm, since: 0, began: Instant::now(), patience };
+    heir.news(client, Duration::ZERO)?;
+    heir.began = Instant::now();
+    let pid = copy.copy.pid;
+    client.ask(Some(&from), Request::Kill { vm: vm.to_owned(), pid })?;
+    let live_after_ms = heir.wait_for(client, Kind::Live)?;
+    let protected_after_ms = heir.wait_for(client, Kind::Protected)?;
+    let peer = live(client, vm)?.and_then(|(_, copy)| copy.copy.peer);
+    let secondary = hosts(client, None, Request::List)?.into_iter().find(|host| Some(host.id) == peer);
+    let secondary_on = secondary.map(|host| host.name);
+    Ok(Failover { killed_on: from, pid, live_on: to, live_after_ms, secondary_on, protected_after_ms })
+}
+
+/// The host that takes over.
+struct Heir<'a> {
+    on: &'a str,
+    vm: &'a str,
+    /// The last of its events that was heard.
+    since: u64,
+    began: Instant,
+    patience: Duration,
+}
+
+impl Heir<'_> {
+    /// What has happened there to the VM since it was last asked.
+    fn news(&mut self, client: &mut Client, wait: Duration) -> Result<Vec<Event>, ClientError> {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        match client.ask(Some(self.on), Request::Events { since: self.since, wait_ms })? {
+            Answer::Events { mut events } => {
+                self.since = events.last().map_or(self.since, |event| event.seq);
+                events.retain(|event| event.vm.as_deref() == Some(self.vm));
+                Ok(events)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// After how many milliseconds it happened.
+    fn wait_for(&mut self, client: &mut Client, kind: Kind) -> Result<u64, ClientError> {
+        loop {
+            let since = self.since;
+            let events = self.news(client, EVENT_WITHIN)?;
+            let elapsed = self.began.elapsed();
+            if let Some(event) = events.into_iter().find(|event| event.kind == kind) {
+                // What came with it is heard again: the next that is waited for may be among it.
+                self.since = event.seq.max(since);
+                return Ok(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+            }
+            if elapsed > self.patience {
+                let (on, vm, patience) = (self.on, self.vm, self.patience.as_secs());
+                return Err(ClientError::Refused(format!(
+                    "the live copy was killed, and {on} has not said that VM {vm:?} is {} within {patience} s: see `ft status {vm}`",
+                    if kind == Kind::Live { "live there" } else { "protected again" }
+                )));
+            }
+        }
+    }
 }
 
 /// Empties a host: it takes no further copies, and those that it has are moved, one after the other. `say` hears what is going on.

@@ -28,10 +28,11 @@
 //! ]
 //! ```
 //!
-//! Paths are relative to the file's directory.
+//! Paths are relative to the file's directory. `[placement]`, for agents: see [`Wishes`].
 
 use crate::arbiter::ArbiterConfig;
 use crate::lan::Mac;
+use crate::vm::wishes::Wishes;
 use ft_vmm::power::OnCrash;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -56,6 +57,9 @@ pub struct VmFile {
     pub net: Option<Net>,
     /// Its disk; left out: none.
     pub disk: Option<DiskFile>,
+    /// Where agents are to have its copies.
+    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
+    pub placement: Wishes,
     /// The hosts; left out: it can only be run unprotected.
     pub cluster: Option<Cluster>,
 }

@@ -1,4 +1,4 @@
-//! What operators plan: hosts are emptied while clients work.
+//! What operators plan: hosts are emptied while clients work, failovers are tried.
 
 use super::cluster::{Cluster, VM};
 use ft::host::events::Kind;
@@ -70,4 +70,45 @@ fn hosts_are_emptied_under_an_open_connection_and_take_copies_again_when_told() 
     counter.go_on();
     let kinds: Vec<Kind> = cluster.events(third).into_iter().map(|event| event.kind).collect();
     assert!(kinds.contains(&Kind::Draining) && kinds.contains(&Kind::Relocating), "{kinds:?}");
+}
+
+#[test]
+fn a_failover_is_tried_and_told_and_each_host_is_given_a_reason() {
+    let mut cluster = Cluster::start();
+    cluster.ft(1, &["protect", "vm.toml"]);
+    let mut counter = Counter::new(&cluster);
+    counter.go_on();
+    let (live, secondary) = cluster.pair();
+    let third = 6 - live - secondary;
+    let pid = cluster.vm_of(live).unwrap();
+
+    let why = cluster.ft(third, &["status", "--why", VM]);
+    let lines = [
+        format!("{VM}, live on host-{live}: protected"),
+        format!("host-{secondary}: chosen"),
+        format!("host-{third}: would do"),
+        format!("host-{live}: the live copy is there"),
+    ];
+    assert!(lines.iter().all(|line| why.contains(line)), "{lines:?} in {why}");
+
+    let refused = cluster.ft_refused(third, &["failover", VM]);
+    assert!(refused.contains("--test") && refused.contains("switchover"), "{refused}");
+    assert_eq!(cluster.vm_of(live), Some(pid));
+
+    let json = cluster.ft(third, &["failover", VM, "--test", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let told = &json["failover"];
+    assert_eq!((&told["killed_on"], &told["pid"]), (&format!("host-{live}").into(), &pid.into()));
+    assert_eq!(told["live_on"], format!("host-{secondary}"));
+    assert_eq!(told["secondary_on"], format!("host-{third}"), "not where a copy was lost a moment ago");
+    let ms = |name: &str| told[name].as_u64().unwrap();
+    assert!(0 < ms("live_after_ms") && ms("live_after_ms") <= ms("protected_after_ms"), "{told}");
+    assert_eq!(cluster.pair(), (secondary, third));
+    counter.go_on();
+    let ended = |event: &ft::host::events::Event| event.text.contains("killed by SIGKILL");
+    assert!(cluster.events(live).iter().any(ended));
+
+    // Unprotected it is refused.
+    let refused = cluster.ft_refused(third, &["failover", "other", "--test"]);
+    assert!(refused.contains("ft list"), "{refused}");
 }

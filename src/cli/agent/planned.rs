@@ -1,9 +1,9 @@
-//! `ft drain`, `ft undrain`: what operators plan.
+//! `ft drain`, `ft undrain`, `ft failover`: what operators plan.
 
-use super::{Common, print_json};
+use super::{Common, print_json, show};
 use crate::cli::CliResult;
-use ft::host::message::Request;
-use ft::host::planned;
+use ft::host::message::{Request, VmStatus};
+use ft::host::planned::{self, Failover};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +23,20 @@ pub(crate) struct DrainArgs {
 pub(crate) struct UndrainArgs {
     /// The host: it takes copies again
     host: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct FailoverArgs {
+    /// The VM: its live copy is killed, and its secondary takes over
+    vm: String,
+    /// Yes, kill it: to see that the other copy takes over
+    #[arg(long)]
+    test: bool,
+    /// Seconds to wait until it is protected again
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -53,6 +67,56 @@ pub(crate) fn undrain(args: UndrainArgs) -> CliResult {
         print_json(&serde_json::json!({ "host": host, "draining": false }))?;
     } else {
         writeln!(io::stdout(), "{host} takes copies again")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn failover(args: FailoverArgs) -> CliResult {
+    let FailoverArgs { vm, test, timeout, common } = args;
+    if !test {
+        return Err(format!(
+            "failovers happen by themselves when a copy is lost. To kill the live copy and see that the other takes over, say \
+             `ft failover {vm} --test`; to change roles with nothing killed, `ft switchover {vm}`"
+        )
+        .into());
+    }
+    let done = planned::try_failover(&mut common.connect()?, &vm, Duration::from_secs(timeout))?;
+    if common.json {
+        print_json(&serde_json::json!({ "vm": vm, "failover": done }))?;
+    } else {
+        let Failover { killed_on, pid, live_on, live_after_ms, secondary_on, protected_after_ms } = done;
+        let secondary = secondary_on.map_or_else(String::new, |host| format!(" by {host}"));
+        writeln!(
+            io::stdout(),
+            "{vm}: process {pid} on {killed_on} was killed\n\
+             live on {live_on} after {live_after_ms} ms\nprotected again{secondary} after {protected_after_ms} ms"
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why the next copy of each VM, or of one, is made where it is.
+pub(super) fn why(common: &Common, vm: Option<&str>) -> CliResult {
+    let mut client = common.connect()?;
+    let request = vm.map_or(Request::List, |vm| Request::Status { vm: vm.to_owned() });
+    let mut all = Vec::new();
+    for host in planned::hosts(&mut client, None, request)?.into_iter().filter(|host| host.down.is_none()) {
+        let vms = host.description.into_iter().flat_map(|description| description.vms);
+        for vm in vms.filter(VmStatus::is_live) {
+            all.push((host.name.clone(), planned::why(&mut client, &host.name, &vm.name)?));
+        }
+    }
+    if let (Some(vm), true) = (vm, all.is_empty()) {
+        return Err(format!("VM {vm:?} is live on no host that answers: see `ft status {vm}`").into());
+    }
+    if common.json {
+        let all: Vec<_> =
+            all.iter().map(|(host, why)| serde_json::json!({ "live_on": host, "why": why })).collect();
+        print_json(&all)?;
+    } else {
+        for (host, why) in &all {
+            writeln!(io::stdout(), "{}", show::why(host, why))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

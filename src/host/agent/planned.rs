@@ -1,4 +1,4 @@
-//! What operators plan: hosts are emptied, and secondaries made anew elsewhere.
+//! What operators plan: hosts are emptied, secondaries made anew elsewhere, failovers tried.
 
 use super::vm::Vm;
 use super::{Agent, Reply};
@@ -74,6 +74,28 @@ impl Agent {
         };
         let text = format!("the copy of VM {name:?} on {} {refused}", self.file.name);
         drop(reply.send(Answer::refused(text)));
+    }
+
+    /// Kills the live copy of a VM, which is here, if another can take over.
+    pub(super) fn kill(&mut self, name: &str, pid: u32) -> Result<(), String> {
+        let is_over = |vm: &Vm| vm.copy.pid == pid && !vm.is_running();
+        if self.vms.get(name).is_some_and(is_over) {
+            return Ok(());
+        }
+        let vm = self.live(name)?;
+        if !vm.copy.protected {
+            return Err(format!("VM {name:?} is not protected: nobody could take over"));
+        }
+        if vm.copy.pid != pid {
+            return Err(format!("VM {name:?} has another process by now: try again"));
+        }
+        vm.kill();
+        self.events.add(
+            Some(name),
+            Kind::Killed,
+            format!("process {pid}, to test that another copy takes over"),
+        );
+        Ok(())
     }
 
     /// What decides where the next copy of a VM is made.

@@ -30,6 +30,9 @@ impl Agent {
             }
             Request::Relocate { vm, from } => return self.relocate(&vm, from, reply),
             Request::Release { vm } => return self.release(from, &vm, reply),
+            Request::Kill { vm, pid } => {
+                self.kill(&vm, pid).map_or_else(Answer::refused, |()| Answer::done())
+            }
             Request::Why { vm } => self.why(&vm).map_or_else(Answer::refused, Answer::Why),
             Request::Retire { vm, end } => return self.retire(&vm, end, reply),
             Request::Discard { vm } => {
@@ -77,6 +80,7 @@ impl Agent {
         let name = file.name.clone();
         self.check_elsewhere(&name)?;
         self.check_room(&file)?;
+        self.check_wishes(&file)?;
         if let Some(OwnedTerm { term, owner, .. }) = last {
             if !again {
                 return Err(format!(

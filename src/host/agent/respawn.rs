@@ -10,10 +10,7 @@ use crate::host::message::{Description, Request, VmStatus};
 use crate::host::telemetry;
 use crate::vm::config::{Host, VmFile};
 use crate::vm::control::{Command, Role};
-use crate::vm::process::host_traits;
-use ft_core::placement::{
-    Action, Candidate, Decision, Demand, HostState, HostTraits, Hosts, RespawnConfig, Respawner, place,
-};
+use ft_core::placement::{Action, Candidate, Decision, HostState, HostTraits, RespawnConfig, Respawner};
 use ft_core::units::HostId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -108,12 +105,28 @@ impl Respawn {
         self.respawner.decision()
     }
 
+    pub(super) fn handle_decision(&mut self, now: ft_core::units::Instant, decision: Decision) {
+        self.respawner.handle_decision(now, decision);
+    }
+
+    /// Takes note of why no host can take a copy, or that one can: whether that is news.
+    pub(super) fn note_obstacle(&mut self, obstacle: Option<String>) -> bool {
+        let is_news = self.obstacle != obstacle;
+        self.obstacle = obstacle;
+        is_news
+    }
+
+    /// The host on which a copy is being made.
+    pub(super) fn under_way(&self) -> Option<u64> {
+        self.attempt.as_ref().map(|attempt| attempt.host)
+    }
+
     /// Whether a copy is wanted and no host can take it.
     pub(super) fn has_obstacle(&self) -> bool {
         self.obstacle.is_some()
     }
 
-    fn suspects(&self, now: Instant) -> BTreeSet<HostId> {
+    pub(super) fn suspects(&self, now: Instant) -> BTreeSet<HostId> {
         let recent = self.lost.iter().filter(|(_, at)| now.duration_since(**at) < SUSPECT_FOR);
         recent.map(|(host, _)| HostId(*host)).collect()
     }
@@ -263,24 +276,12 @@ impl Agent {
         waits
     }
 
-    pub(super) fn demand(&self, vm: &Vm, now: Instant) -> Demand {
-        Demand {
-            vm: vm.file.name.clone(),
-            ram_bytes: vm.file.ram_mib << 20,
-            // The process may be of another build than its agent.
-            traits: HostTraits { build: vm.copy.version.clone(), ..host_traits() },
-            live: Some(HostId(self.file.id)),
-            live_domain: Some(self.file.domain().to_owned()),
-            suspects: vm.respawn.suspects(now),
-            ..Demand::default()
-        }
-    }
-
     /// Carries out what a VM's respawner wants.
-    fn act(&mut self, name: &str) {
+    pub(super) fn act(&mut self, name: &str) {
         while let Some(action) = self.vms.get_mut(name).and_then(|vm| vm.respawn.respawner.poll()) {
             match action {
-                Action::Place(demand) => self.place(name, &demand),
+                // Several may ask at once: the tick chooses for all of them together.
+                Action::Place(demand) => drop(self.asked.insert(name.to_owned(), *demand)),
                 Action::Start { attempt, host } => self.start_attempt(name, attempt, host.0),
                 Action::Abandon { host, .. } => {
                     self.rim.discard(name, host.0);
@@ -295,24 +296,6 @@ impl Agent {
                     let why = why.lines().next().unwrap_or_default();
                     self.events.add(Some(name), Kind::RespawnFailed, why);
                 }
-            }
-        }
-    }
-
-    /// The hosts that may take copies of what is live here.
-    pub(super) fn candidates(&self) -> Hosts {
-        self.peers.iter().map(|(id, peer)| (HostId(*id), peer.candidate())).collect()
-    }
-
-    fn place(&mut self, name: &str, demand: &Demand) {
-        let decision = place(demand, &self.candidates());
-        let Some(vm) = self.vms.get_mut(name) else { return };
-        let obstacle = decision.chosen.is_none().then(|| decision.to_string().replace('\n', "; "));
-        vm.respawn.respawner.handle_decision(driver::now(), decision);
-        if vm.respawn.obstacle != obstacle {
-            vm.respawn.obstacle.clone_from(&obstacle);
-            if let Some(obstacle) = obstacle {
-                self.events.add(Some(name), Kind::NoHost, obstacle);
             }
         }
     }

@@ -87,6 +87,7 @@ impl Vm {
             running: self.is_running(),
             copy: self.copy.clone(),
             ended: self.meta.ended.clone(),
+            apart_from: self.file.placement.apart_from.clone(),
             retired: self.meta.retired,
             respawn: self.wants_another().then(|| self.respawn.describe()),
         }
@@ -142,6 +143,11 @@ impl Vm {
             // Otherwise a signal will do it.
             let _ = self.tell(Command::Stop);
         }
+    }
+
+    /// Ends it as the loss of its host would.
+    pub(super) fn kill(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::SIGKILL));
     }
 
     pub(super) fn await_end(&mut self, reply: Reply) {
