@@ -3,6 +3,7 @@
 //! Invariant: [`Agent::handle`] does not wait for the network or for a VM. What takes time is begun through the [`Rim`], which comes
 //! back with an input. It does write small files: what an agent promises must outlive it.
 
+mod guest;
 mod planned;
 mod requests;
 mod respawn;

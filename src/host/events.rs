@@ -56,6 +56,10 @@ pub enum Kind {
     NoHost,
     /// A VM is being stopped.
     Stopping,
+    /// A guest hung or crashed, and has begun again.
+    GuestRestarted,
+    /// A VM is handed over because its guest went down again.
+    GuestMoved,
     /// A VM's process was killed on purpose, as a test.
     Killed,
     /// This host takes no further copies, or takes them again.

@@ -96,6 +96,17 @@ impl Rim {
         });
     }
 
+    /// Has a VM that is live here change roles with its secondary.
+    pub(super) fn switch_over(&self, vm: &str) {
+        let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
+        self.runtime.spawn(async move {
+            let request = Request::Switchover { vm: vm.clone() };
+            if let Answer::Refused { reason } = shared.answer(None, request).await {
+                tracing::warn!(vm, reason, "a VM is not handed over");
+            }
+        });
+    }
+
     /// Has a secondary on another host ended that is in step.
     pub(super) fn release(&self, vm: &str, host: u64, reply: Reply) {
         let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));

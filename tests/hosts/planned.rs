@@ -1,7 +1,9 @@
-//! What operators plan: hosts are emptied while clients work, failovers are tried.
+//! What operators plan and wish: hosts are emptied while clients work, failovers are tried, copies are where they are wanted, and guests that
+//! go down again are moved.
 
 use super::cluster::{Cluster, VM};
 use ft::host::events::Kind;
+use std::time::Duration;
 
 /// A client that counts: a request that is lost or done twice is seen.
 struct Counter {
@@ -111,4 +113,78 @@ fn a_failover_is_tried_and_told_and_each_host_is_given_a_reason() {
     // Unprotected it is refused.
     let refused = cluster.ft_refused(third, &["failover", "other", "--test"]);
     assert!(refused.contains("ft list"), "{refused}");
+}
+
+#[test]
+fn copies_are_only_where_the_vm_s_file_wants_them() {
+    let mut cluster = Cluster::start();
+    let vm = cluster.read("vm.toml");
+    let with = |possible: &str| {
+        format!("{vm}[placement]\npreferred = [\"host-3\"]\npossible = [{possible}]\npriority = 7\n")
+    };
+    for (possible, words) in [
+        ("\"host-1\", \"host-9\"", &["possible: host-9", "host-1, host-2, host-3"][..]),
+        ("\"host-2\", \"host-3\"", &["host-1 is not among placement.possible", "--on"]),
+    ] {
+        cluster.write_file("wishes.toml", &with(possible));
+        let refused = cluster.ft_refused(1, &["protect", "wishes.toml"]);
+        assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+    }
+    cluster.write_file("wishes.toml", &with("\"host-1\", \"host-3\""));
+    cluster.ft(1, &["protect", "wishes.toml"]);
+    assert_eq!(cluster.pair(), (1, 3), "host 2 would have come first");
+    let why = cluster.ft(2, &["status", "--why"]);
+    assert!(
+        why.contains("host-3: chosen") && why.contains("host-2: not among the VM's possible hosts"),
+        "{why}"
+    );
+
+    // The only possible one is taken again, although a copy was lost there a moment ago.
+    let lost = cluster.vm_of(3).unwrap();
+    cluster.kill_vm(3);
+    cluster.wait_until("another secondary", |cluster| {
+        cluster.is_protected() && cluster.vm_of(3).is_some_and(|pid| pid != lost)
+    });
+    assert_eq!(cluster.pair(), (1, 3));
+}
+
+#[test]
+fn a_guest_that_crashes_a_second_time_is_handed_over_once() {
+    let mut cluster = Cluster::start();
+    let vm = cluster.read("vm.toml").replace("mode=kv", "mode=kv debug");
+    cluster.write_file("vm.toml", &vm);
+    cluster.ft(1, &["protect", "vm.toml"]);
+    let (live, secondary) = cluster.pair();
+    let processes = cluster.running();
+    let count = |cluster: &Cluster, host, kind| {
+        cluster.events(host).iter().filter(|event| event.kind == kind).count()
+    };
+    let crash = |cluster: &Cluster, host, restarts| {
+        let mut connection = cluster.connect();
+        connection.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        redis::cmd("DEBUG").arg("CRASH").query::<String>(&mut connection).unwrap_err();
+        cluster.wait_until("the guest's restart", |cluster| {
+            count(cluster, host, Kind::GuestRestarted) == restarts
+        });
+    };
+
+    crash(&cluster, live, 1);
+    assert_eq!(count(&cluster, live, Kind::GuestMoved), 0, "the first time it may be chance");
+    crash(&cluster, live, 2);
+    cluster.wait_for_live(secondary);
+    assert_eq!(cluster.pair(), (secondary, live));
+    assert_eq!(cluster.running(), processes, "nobody was started or ended");
+    assert_eq!(count(&cluster, live, Kind::GuestMoved), 1);
+    let metrics = cluster.get(live, "/metrics");
+    let counted = |line: &str| {
+        line.starts_with("ft_guest_restarts_total{") && line.contains("crash") && line.ends_with(" 2")
+    };
+    assert!(metrics.lines().any(counted), "{metrics}");
+
+    // It goes on there: so it is the guest's own fault, and moving it helps nobody.
+    for restarts in 1..=3 {
+        crash(&cluster, secondary, restarts);
+    }
+    assert_eq!(count(&cluster, secondary, Kind::GuestMoved), 0);
+    assert_eq!(cluster.pair(), (secondary, live));
 }
