@@ -3,6 +3,8 @@
 
 #[path = "hosts/cluster.rs"]
 mod cluster;
+#[path = "hosts/planned.rs"]
+mod planned;
 
 use cluster::{Cluster, VM};
 use ft::host::events::Kind;

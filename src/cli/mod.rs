@@ -43,6 +43,12 @@ enum Command {
     Status(agent::StatusArgs),
     /// Change the roles of a VM's two copies, with no work lost
     Switchover(agent::SwitchoverArgs),
+    /// Empty a host: it takes no further copies, and those that it has are moved to others
+    Drain(agent::DrainArgs),
+    /// Have a host take copies again
+    Undrain(agent::UndrainArgs),
+    /// Kill a VM's live copy, to see that the other takes over
+    Failover(agent::FailoverArgs),
     /// Stop a VM on all hosts
     Stop(agent::StopArgs),
     /// Say what has happened on a host
@@ -87,6 +93,9 @@ pub(crate) fn run() -> ExitCode {
         Command::List(args) => agent::list(args),
         Command::Status(args) => agent::status(args),
         Command::Switchover(args) => agent::switchover(args),
+        Command::Drain(args) => agent::drain(args),
+        Command::Undrain(args) => agent::undrain(args),
+        Command::Failover(args) => agent::failover(args),
         Command::Stop(args) => agent::stop(args),
         Command::Events(args) => agent::events(args),
         Command::Record(args) => vm::record(args),

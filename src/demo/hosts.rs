@@ -110,6 +110,7 @@ impl Hosts {
                 },
                 net: Some(Net { mac: GUEST_MAC, switch: socket.clone() }),
                 disk: Some(DiskFile { path: config.dir.join("disk.img"), mib: config.disk_mib }),
+                placement: Default::default(),
                 cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
             };
             let text = toml::to_string(&file)

@@ -9,6 +9,7 @@
 //! image = "guest.elf"
 //! command_line = "mode=kv"
 //! on_crash = "restart"             # or "stop"
+//! again_within_s = 600             # down again so soon, it is handed over to the other host, by agents; 0: never
 //!
 //! [net]
 //! mac = "52:54:00:12:34:56"
@@ -28,17 +29,22 @@
 //! ]
 //! ```
 //!
-//! Paths are relative to the file's directory.
+//! Paths are relative to the file's directory. `[placement]`, for agents: see [`Wishes`].
 
 use crate::arbiter::ArbiterConfig;
 use crate::lan::Mac;
+use crate::vm::wishes::Wishes;
 use ft_vmm::power::OnCrash;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
+
+/// A guest that goes down again within so many seconds is handed over, unless its file says otherwise.
+const AGAIN_WITHIN_S: u64 = 600;
 
 /// A VM's file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +62,9 @@ pub struct VmFile {
     pub net: Option<Net>,
     /// Its disk; left out: none.
     pub disk: Option<DiskFile>,
+    /// Where agents are to have its copies.
+    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
+    pub placement: Wishes,
     /// The hosts; left out: it can only be run unprotected.
     pub cluster: Option<Cluster>,
 }
@@ -81,6 +90,16 @@ pub struct Guest {
     /// What the machine does when it crashes.
     #[serde(default)]
     pub on_crash: OnCrash,
+    /// A guest that hangs or crashes again within so many seconds is handed over to the other host, by agents; 0: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again_within_s: Option<u64>,
+}
+
+impl Guest {
+    /// How soon a second restart has the VM handed over.
+    pub fn again_within(&self) -> Duration {
+        Duration::from_secs(self.again_within_s.unwrap_or(AGAIN_WITHIN_S))
+    }
 }
 
 /// How a guest is started.
