@@ -302,7 +302,7 @@ mod tests {
         let close = |said: Option<Report>, live| {
             let mut judge = Judge::default();
             judge.read(&[owned(1, 1, 111), owned(2, 2, 222)]);
-            for report in said {
+            if let Some(report) = said {
                 judge.hear(&Heard { at: Instant::now(), host: B.0, pid: B.1, what: Said::Reports(report) });
             }
             judge.close(live);

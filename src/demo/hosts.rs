@@ -104,6 +104,7 @@ impl Hosts {
             let file = VmFile {
                 name: "demo".into(),
                 ram_mib: config.ram_mib,
+                heartbeat_ms: None,
                 guest: Guest {
                     command_line: format!("ip={}/24 gw=10.0.2.2 {}", GUEST.ip(), config.command_line),
                     ..Guest::default()

@@ -3,6 +3,7 @@
 //! ```toml
 //! name = "exchange"
 //! ram_mib = 64
+//! heartbeat_ms = 100               # between two signs of life; a host is lost after three
 //!
 //! [guest]                          # left out: the built-in key-value store
 //! kind = "flat"                    # built-in, flat or linux
@@ -55,6 +56,8 @@ pub struct VmFile {
     /// RAM in MiB.
     #[serde(default = "default_ram_mib")]
     pub ram_mib: u64,
+    /// Milliseconds between two signs of life; a host is lost after three. Left out: [`HEARTBEAT_MS`].
+    pub heartbeat_ms: Option<u64>,
     /// What runs in it.
     #[serde(default)]
     pub guest: Guest,
@@ -68,6 +71,12 @@ pub struct VmFile {
     /// The hosts; left out: it can only be run unprotected.
     pub cluster: Option<Cluster>,
 }
+
+/// Milliseconds between two signs of life, unless something else is asked for.
+pub const HEARTBEAT_MS: u64 = 100;
+
+/// What can be asked for.
+pub const HEARTBEAT_MS_RANGE: std::ops::RangeInclusive<u64> = 10..=1000;
 
 fn default_ram_mib() -> u64 {
     64
@@ -247,6 +256,9 @@ impl VmFile {
         if !(1..=3072).contains(&self.ram_mib) {
             return Err(format!("ram_mib = {}: choose 1 to 3072", self.ram_mib));
         }
+        if let Some(ms) = self.heartbeat_ms.filter(|ms| !HEARTBEAT_MS_RANGE.contains(ms)) {
+            return Err(format!("heartbeat_ms = {ms}: choose 10 to 1000"));
+        }
         if (self.guest.kind == GuestKind::BuiltIn) != self.guest.image.is_none() {
             return Err(
                 "guest: give an image for kind = \"flat\" and \"linux\", and none for \"built-in\"".into()
@@ -315,6 +327,7 @@ mod tests {
         for (text, word) in [
             ("name = \"a b\"", "choose letters"),
             ("name = \"a\"\nram_mib = 0", "ram_mib"),
+            ("name = \"a\"\nheartbeat_ms = 5", "10 to 1000"),
             ("name = \"a\"\nrm_mib = 3", "unknown field"),
             ("name = \"a\"\n[guest]\nkind = \"linux\"", "image"),
             ("name = \"a\"\n[guest]\non_crash = \"cry\"", "`restart` or `stop`"),

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) const VM: &str = "store";
 
+/// A machine that runs all tests at once may leave a process waiting for longer than an operator would bear.
+const HEARTBEAT_MS: u64 = 400;
+
 /// What takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -25,8 +28,11 @@ impl Cluster {
     /// Three agents that see each other.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config =
-            AgentsConfig { vm: VM.into(), ..AgentsConfig::new(env!("CARGO_BIN_EXE_ft"), dir.path()) };
+        let config = AgentsConfig {
+            vm: VM.into(),
+            heartbeat_ms: Some(HEARTBEAT_MS),
+            ..AgentsConfig::new(env!("CARGO_BIN_EXE_ft"), dir.path())
+        };
         let agents = Agents::start(config, |_| {}).unwrap();
         Self { agents, dir }
     }

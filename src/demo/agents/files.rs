@@ -43,6 +43,8 @@ pub struct AgentsConfig {
     pub ram_mib: u64,
     /// Size of the disk in MiB.
     pub disk_mib: u64,
+    /// Milliseconds between two signs of life; `None`: what is usual.
+    pub heartbeat_ms: Option<u64>,
     /// What each host has for VMs.
     pub capacity: Capacity,
     /// The arbiter's directory, below `dir`. What is above it must be there.
@@ -64,6 +66,7 @@ impl AgentsConfig {
             command_line: "mode=kv".into(),
             ram_mib: 32,
             disk_mib: 16,
+            heartbeat_ms: None,
             capacity: Capacity { memory_mib: 64, vms: 2 },
             arbiter: "arbiter".into(),
             wires: None,
@@ -127,12 +130,14 @@ fn vm(config: &AgentsConfig) -> VmFile {
     VmFile {
         name: config.vm.clone(),
         ram_mib: config.ram_mib,
+        heartbeat_ms: config.heartbeat_ms,
         guest: Guest {
             command_line: format!("ip={}/24 gw=10.0.2.2 {}", GUEST.ip(), config.command_line),
             ..Guest::default()
         },
         net: Some(Net { mac: GUEST_MAC, switch: LAN.into() }),
         disk: Some(DiskFile { path: "disk.img".into(), mib: config.disk_mib }),
+        placement: Default::default(),
         cluster: None,
     }
 }
