@@ -358,7 +358,10 @@ impl<M: Machine> Live<'_, M> {
         self.primary.flush(self.now, self.out);
         let saved = self.executor.machine_mut().save(first);
         let head = saved.last.then(|| head(self.executor, self.primary.log().sealed()));
-        self.primary.add_chunk(self.now, saved.bytes, head, self.out);
+        let count = saved.pieces.len();
+        for (n, piece) in saved.pieces.into_iter().enumerate() {
+            self.primary.add_chunk(self.now, piece, head.filter(|_| n + 1 == count), self.out);
+        }
     }
 }
 
