@@ -6,7 +6,7 @@
 use super::Agent;
 use crate::host::events::Kind;
 use crate::host::telemetry;
-use crate::vm::report::GuestReport;
+use crate::vm::report::{GuestReport, Report};
 use ft_core::placement::HostState;
 use ft_vmm::power::Cause;
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ pub(super) struct Supervision {
     last: Option<Instant>,
     /// When the VM was last handed over for that, from here or to here.
     moved: Option<Instant>,
+    /// It has gone live here and has not been alone since: if it is protected next, it was handed over.
+    arrives: bool,
 }
 
 impl Supervision {
@@ -28,9 +30,19 @@ impl Supervision {
         again && !self.moved.is_some_and(is_recent)
     }
 
-    /// The VM changes hosts.
-    pub(super) fn note_move(&mut self, now: Instant) {
-        *self = Self { last: None, moved: Some(now) };
+    /// The VM is handed over, from here or to here.
+    fn note_move(&mut self, now: Instant) {
+        *self = Self { last: None, moved: Some(now), arrives: false };
+    }
+
+    /// Takes in what the copy says of itself; `solo`: whether it is alone. After a failover it is, after a handover it never was.
+    pub(super) fn hear(&mut self, report: &Report, solo: bool, now: Instant) {
+        match report {
+            Report::Live { .. } => self.arrives = !solo,
+            Report::Solo { .. } => self.arrives = false,
+            Report::Protected { .. } if self.arrives => self.note_move(now),
+            _ => {}
+        }
     }
 }
 
@@ -77,5 +89,22 @@ mod tests {
         );
         assert!(guest.note_restart(at(23), window));
         assert!(!Supervision::default().note_restart(at(0), Duration::ZERO));
+    }
+
+    #[test]
+    fn a_handover_is_told_from_a_failover() {
+        let (now, window) = (Instant::now(), Duration::from_secs(10));
+        let (live, solo, protected) =
+            (Report::Live { term: 2 }, Report::Solo { term: 2 }, Report::Protected { with: 1 });
+        for (reports, moves) in [
+            (&[(&live, false), (&protected, false)][..], false),
+            (&[(&live, false), (&solo, true), (&protected, false)], true),
+            (&[(&solo, true), (&live, true), (&protected, false)], true),
+        ] {
+            let mut guest = Supervision::default();
+            reports.iter().for_each(|(report, solo)| guest.hear(report, *solo, now));
+            assert!(!guest.note_restart(now, window));
+            assert_eq!(guest.note_restart(now, window), moves, "{reports:?}");
+        }
     }
 }

@@ -316,12 +316,10 @@ impl Agent {
                 if let Report::HandoverFailed { reason } = &report {
                     vm.refuse_handover(reason);
                 }
-                match (&report, was) {
-                    (Report::Live { .. }, Role::Promoting) => telemetry::count_failover(),
-                    // It was handed over.
-                    (Report::Live { .. }, Role::Following) => vm.guest.note_move(now),
-                    _ => {}
+                if matches!(report, Report::Live { .. }) && was == Role::Promoting {
+                    telemetry::count_failover();
                 }
+                vm.guest.hear(&report, vm.copy.solo, now);
                 if let (Report::Solo { .. }, Some(lost)) = (&report, other) {
                     vm.respawn.note_lost(lost, now);
                 }

@@ -85,7 +85,7 @@ impl Agent {
         let demands: Vec<Demand> = asked.into_values().collect();
         for decision in plan(demands, &self.candidates()) {
             let name = decision.vm.clone();
-            let Some(vm) = self.vms.get_mut(&name).filter(|vm| vm.wants_another()) else { continue };
+            let Some(vm) = self.vms.get_mut(&name) else { continue };
             let obstacle = decision.chosen.is_none().then(|| decision.to_string().replace('\n', "; "));
             vm.respawn.handle_decision(driver::now(), decision);
             if vm.respawn.note_obstacle(obstacle.clone())
