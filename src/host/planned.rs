@@ -147,7 +147,9 @@ pub fn try_failover(client: &mut Client, vm: &str, patience: Duration) -> Result
     client.ask(Some(&from), Request::Kill { vm: vm.to_owned(), pid })?;
     let live_after_ms = heir.wait_for(client, Kind::Live)?;
     let protected_after_ms = heir.wait_for(client, Kind::Protected)?;
-    let peer = live(client, vm)?.and_then(|(_, copy)| copy.copy.peer);
+    // Asked of the heir's own agent: what the others know of it may be of a moment ago.
+    let heirs = copies(client, Some(&to), vm)?.into_iter().find(|(host, _)| *host == to);
+    let peer = heirs.and_then(|(_, copy)| copy.copy.peer);
     let secondary = hosts(client, None, Request::List)?.into_iter().find(|host| Some(host.id) == peer);
     let secondary_on = secondary.map(|host| host.name);
     Ok(Failover { killed_on: from, pid, live_on: to, live_after_ms, secondary_on, protected_after_ms })
