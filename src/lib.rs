@@ -31,6 +31,8 @@ pub mod lan;
 
 pub mod load;
 
+pub mod netns;
+
 pub mod recording;
 
 pub mod vm;

@@ -200,9 +200,9 @@ impl<M: Machine> Node<M> {
         let Role::Primary(primary) = self.replica.role() else { return };
         // A digest that was due anyway does not close the log.
         let is_closed = self.cadence.closed == Some(primary.log().last());
+        let end = primary.log().sealed();
         if is_closed && self.inbox.is_empty() && self.replica.is_settled() {
-            let Some((primary, _)) = self.replica.primary() else { return };
-            let head = head(&mut self.executor, primary.log().sealed());
+            let head = head(&mut self.executor, end);
             self.replica.yield_machine(now, head);
             self.cadence = Cadence::default();
         }

@@ -9,16 +9,13 @@ use super::CliResult;
 use ft::host::client::{Client, ClientError};
 use ft::host::config::STATE_DIR;
 use ft::host::message::{Answer, Request, VmStatus};
-use ft::host::planned::{copies, hosts, live, unexpected};
+use ft::host::planned::{LOOK_EVERY, copies, hosts, live, unexpected};
 use ft::vm::config::VmFile;
 use serde::Serialize;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// How often the agent is asked while something is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How long one request for events waits for the next.
 const WAIT_MS: u64 = 10_000;

@@ -11,7 +11,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// How often the agents are asked while something is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How long one question for events waits for the next.
 const EVENT_WITHIN: Duration = Duration::from_secs(1);
@@ -280,9 +280,9 @@ impl<S: FnMut(&str)> Drain<'_, S> {
                 refused(asked, "has changed roles")
             }
             Role::Live => {
-                let why = match why(self.client, self.host, vm) {
-                    Err(ClientError::Refused(reason)) => return Ok(Step::Refused(reason)),
-                    why => why?,
+                let why = match unless_refused(why(self.client, self.host, vm))? {
+                    Ok(why) => why,
+                    Err(reason) => return Ok(Step::Refused(reason)),
                 };
                 Ok(match why.no_host {
                     true => Step::Stuck(format!("it is live here, without a second copy:\n{}", why.now)),
@@ -302,9 +302,9 @@ impl<S: FnMut(&str)> Drain<'_, S> {
         if !copy.copy.protected {
             return Ok(Step::Wait("is to be protected first".into()));
         }
-        let why = match why(self.client, &live, vm) {
-            Err(ClientError::Refused(reason)) => return Ok(Step::Refused(reason)),
-            why => why?,
+        let why = match unless_refused(why(self.client, &live, vm))? {
+            Ok(why) => why,
+            Err(reason) => return Ok(Step::Refused(reason)),
         };
         if why.now.chosen.is_none() {
             return Ok(Step::Stuck(format!("no other host can take its secondary:\n{}", why.now)));
@@ -334,9 +334,17 @@ impl<S: FnMut(&str)> Drain<'_, S> {
 
 /// What it means that a step was taken or refused.
 fn refused(asked: Result<Answer, ClientError>, done: &str) -> Result<Step, ClientError> {
+    Ok(match unless_refused(asked)? {
+        Ok(_) => Step::Wait(done.into()),
+        Err(reason) => Step::Refused(reason),
+    })
+}
+
+/// What came of a question, or why it was refused: that may be otherwise in a moment, and is no failure.
+fn unless_refused<T>(asked: Result<T, ClientError>) -> Result<Result<T, String>, ClientError> {
     match asked {
-        Ok(_) => Ok(Step::Wait(done.into())),
-        Err(ClientError::Refused(reason)) => Ok(Step::Refused(reason)),
+        Ok(answer) => Ok(Ok(answer)),
+        Err(ClientError::Refused(reason)) => Ok(Err(reason)),
         Err(error) => Err(error),
     }
 }

@@ -201,6 +201,16 @@ pub enum ConfigError {
     },
 }
 
+/// What the text of a file says.
+pub(crate) fn read_as<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    parse(&text).map_err(|reason| ConfigError::Content { path: path.into(), reason })
+}
+
 impl VmFile {
     /// Reads a VM's file.
     ///
@@ -221,10 +231,7 @@ impl VmFile {
     /// # Errors
     /// As [`VmFile::read`].
     pub fn read_growing(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.into(), source };
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        let wrong = |reason: String| ConfigError::Content { path: path.into(), reason };
-        let mut file = Self::from_text(&text).map_err(wrong)?;
+        let mut file = read_as(path, Self::from_text)?;
         if let Some(dir) = path.parent() {
             file.resolve(dir);
         }

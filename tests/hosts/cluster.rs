@@ -160,3 +160,24 @@ impl Cluster {
         }
     }
 }
+
+/// A client that counts: a request that is lost or done twice is seen.
+pub(crate) struct Counter {
+    connection: redis::Connection,
+    count: u64,
+}
+
+impl Counter {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        Self { connection: cluster.connect(), count: 0 }
+    }
+
+    /// A hundred times more.
+    pub(crate) fn go_on(&mut self) {
+        for _ in 0..100 {
+            self.count += 1;
+            let counted: u64 = redis::cmd("INCR").arg("counter").query(&mut self.connection).unwrap();
+            assert_eq!(counted, self.count, "neither lost nor done twice");
+        }
+    }
+}

@@ -1,36 +1,22 @@
 //! What operators plan and wish: hosts are emptied while clients work, failovers are tried, copies are where they are wanted, and guests that
 //! go down again are moved.
 
-use super::cluster::{Cluster, VM};
+use super::cluster::{Cluster, Counter, VM};
 use ft::host::events::Kind;
 use std::time::Duration;
 
-/// A client that counts: a request that is lost or done twice is seen.
-struct Counter {
-    connection: redis::Connection,
-    count: u64,
-}
-
-impl Counter {
-    fn new(cluster: &Cluster) -> Self {
-        Self { connection: cluster.connect(), count: 0 }
-    }
-
-    fn go_on(&mut self) {
-        for _ in 0..100 {
-            self.count += 1;
-            let counted: u64 = redis::cmd("INCR").arg("counter").query(&mut self.connection).unwrap();
-            assert_eq!(counted, self.count, "neither lost nor done twice");
-        }
-    }
+/// A protected VM, and a client that has begun to count.
+fn counted() -> (Cluster, Counter) {
+    let cluster = Cluster::start();
+    cluster.ft(1, &["protect", "vm.toml"]);
+    let mut counter = Counter::new(&cluster);
+    counter.go_on();
+    (cluster, counter)
 }
 
 #[test]
 fn hosts_are_emptied_under_an_open_connection_and_take_copies_again_when_told() {
-    let mut cluster = Cluster::start();
-    cluster.ft(1, &["protect", "vm.toml"]);
-    let mut counter = Counter::new(&cluster);
-    counter.go_on();
+    let (mut cluster, mut counter) = counted();
 
     // The host of the live copy, asked elsewhere.
     let (live, secondary) = cluster.pair();
@@ -76,10 +62,7 @@ fn hosts_are_emptied_under_an_open_connection_and_take_copies_again_when_told() 
 
 #[test]
 fn a_failover_is_tried_and_told_and_each_host_is_given_a_reason() {
-    let mut cluster = Cluster::start();
-    cluster.ft(1, &["protect", "vm.toml"]);
-    let mut counter = Counter::new(&cluster);
-    counter.go_on();
+    let (mut cluster, mut counter) = counted();
     let (live, secondary) = cluster.pair();
     let third = 6 - live - secondary;
     let pid = cluster.vm_of(live).unwrap();

@@ -3,18 +3,16 @@
 //! Paths in the files are relative to their directory, as an operator would write them.
 
 use super::super::config::HostsError;
-use super::super::hosts::{GUEST, GUEST_MAC, free_address, io_error, make_dir};
+use super::super::hosts::{GUEST, free_address, guest_vm, make_dir, write_toml};
 use super::wires::Wires;
 use crate::host::config::{Capacity, HostFile};
 use crate::lan::{Forward, Notice, Switch, SwitchConfig};
-use crate::vm::config::{DiskFile, Guest, Host, Net, VmFile};
+use crate::vm::config::{DiskFile, Host, VmFile};
 use crossbeam::channel::{Receiver, never};
 use ft_net::identity::DAY;
 use ft_net::{ClusterCa, HostName};
-use serde::Serialize;
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// The VM's file.
@@ -127,18 +125,10 @@ pub(super) fn write(config: &AgentsConfig) -> Result<(), HostsError> {
 }
 
 fn vm(config: &AgentsConfig) -> VmFile {
+    let disk = DiskFile { path: "disk.img".into(), mib: config.disk_mib };
     VmFile {
-        name: config.vm.clone(),
-        ram_mib: config.ram_mib,
         heartbeat_ms: config.heartbeat_ms,
-        guest: Guest {
-            command_line: format!("ip={}/24 gw=10.0.2.2 {}", GUEST.ip(), config.command_line),
-            ..Guest::default()
-        },
-        net: Some(Net { mac: GUEST_MAC, switch: LAN.into() }),
-        disk: Some(DiskFile { path: "disk.img".into(), mib: config.disk_mib }),
-        placement: Default::default(),
-        cluster: None,
+        ..guest_vm((&config.vm, config.ram_mib), &config.command_line, LAN.into(), disk)
     }
 }
 
@@ -155,9 +145,4 @@ fn metrics(config: &AgentsConfig) -> Result<SocketAddr, HostsError> {
         Some(_) => Ok(SocketAddr::from(([127, 0, 0, 1], METRICS_PORT))),
         None => free_address(),
     }
-}
-
-fn write_toml(path: &Path, file: &impl Serialize) -> Result<(), HostsError> {
-    let write = || std::fs::write(path, toml::to_string(file).map_err(io::Error::other)?);
-    write().map_err(|source| io_error(format!("write {}", path.display()), source))
 }

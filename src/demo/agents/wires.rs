@@ -1,12 +1,11 @@
 //! A network for hosts on one machine: a namespace for each, joined by a bridge in one more, so that a link can be cut.
 //!
-//! Invariant: only namespaces that this run made are removed, or those of a run that is over; and they are removed however the run ends,
-//! short of SIGKILL. Interfaces and addresses live inside them and go with them.
+//! Invariant: only namespaces that this run made are removed, or those of a run that is over.
 
+use crate::netns::{Namespaces, ToolError, tool};
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use thiserror::Error;
 
 /// What all names begin with; the id of the process follows.
@@ -22,7 +21,7 @@ const HOSTS_MAX: u64 = 64;
 /// The network. Dropping it removes it; processes in it must have ended.
 #[derive(Debug)]
 pub struct Wires {
-    made: Vec<String>,
+    made: Namespaces,
 }
 
 /// Why there is no network for hosts here, or a link cannot be changed.
@@ -34,17 +33,9 @@ pub enum WiresError {
     /// More hosts than there is room for.
     #[error("a network for hosts holds 1 to {HOSTS_MAX} of them")]
     Hosts,
-    /// iproute2 is missing.
-    #[error("`ip` cannot be run: install iproute2")]
-    Missing(#[source] std::io::Error),
-    /// The kernel or iproute2 refuses.
-    #[error("`ip {command}` says: {said}")]
-    Refused {
-        /// What was run.
-        command: String,
-        /// The first line of what it said.
-        said: String,
-    },
+    /// iproute2 is missing, or refuses.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
 }
 
 impl Wires {
@@ -60,11 +51,9 @@ impl Wires {
             return Err(WiresError::Hosts);
         }
         remove_leftovers()?;
-        let mut wires = Self { made: Vec::new() };
+        let mut wires = Self { made: Namespaces::default() };
         for number in 0..=hosts {
-            let name = namespace(std::process::id(), number);
-            ip(&["netns", "add", &name])?;
-            wires.made.push(name);
+            wires.made.add(namespace(std::process::id(), number))?;
         }
         let hub = &wires.made[0];
         ip(&["-n", hub, "link", "add", BRIDGE, "type", "bridge"])?;
@@ -105,7 +94,7 @@ impl Wires {
     /// Pulls a host's cable.
     ///
     /// # Errors
-    /// [`WiresError::Refused`].
+    /// [`WiresError::Tool`].
     pub fn cut(&self, host: u64) -> Result<(), WiresError> {
         ip(&["-n", &self.made[0], "link", "set", &port(host), "down"])
     }
@@ -113,21 +102,9 @@ impl Wires {
     /// Plugs it in again.
     ///
     /// # Errors
-    /// [`WiresError::Refused`].
+    /// [`WiresError::Tool`].
     pub fn mend(&self, host: u64) -> Result<(), WiresError> {
         ip(&["-n", &self.made[0], "link", "set", &port(host), "up"])
-    }
-}
-
-impl Drop for Wires {
-    fn drop(&mut self) {
-        for name in &self.made {
-            if let Err(error) = ip(&["netns", "delete", name]) {
-                eprintln!(
-                    "ft: namespace {name} is left behind ({error}); `ip netns delete {name}` removes it"
-                );
-            }
-        }
     }
 }
 
@@ -149,7 +126,7 @@ fn maker(namespace: &str) -> Option<u32> {
 }
 
 fn remove_leftovers() -> Result<(), WiresError> {
-    for line in run(&["netns", "list"])?.lines() {
+    for line in tool("ip", &["netns", "list"])?.lines() {
         let Some(name) = line.split_whitespace().next() else { continue };
         let is_over = |pid: u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
         if maker(name).is_some_and(is_over) {
@@ -161,19 +138,7 @@ fn remove_leftovers() -> Result<(), WiresError> {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), WiresError> {
-    run(arguments).map(drop)
-}
-
-/// Runs `ip` out of reach of Ctrl-C: cleaning up must not be cut short.
-fn run(arguments: &[&str]) -> Result<String, WiresError> {
-    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).process_group(0).output();
-    let output = output.map_err(WiresError::Missing)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or("nothing").to_owned();
-    Err(WiresError::Refused { command: arguments.join(" "), said })
+    Ok(tool("ip", arguments).map(drop)?)
 }
 
 #[cfg(test)]

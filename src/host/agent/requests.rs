@@ -6,7 +6,7 @@ use crate::host::events::Kind;
 use crate::host::message::{Answer, Request, Retire};
 use crate::host::process::Begin;
 use crate::vm::config::{Cluster, Host, VmFile};
-use crate::vm::control::{Command, Role};
+use crate::vm::control::Command;
 use std::net::SocketAddr;
 
 impl Agent {
@@ -169,7 +169,7 @@ impl Agent {
             let hosts = vm.file.cluster.iter().flat_map(|cluster| &cluster.hosts);
             let is_of_it =
                 hosts.into_iter().any(|host| host.id == primary.id && host.address == primary.address);
-            if is_of_it && matches!(vm.copy.role, Role::Starting | Role::Following) {
+            if is_of_it && vm.copy.role.is_secondary() {
                 return Ok(name);
             }
             return Err(format!("a copy of VM {name:?} still runs on {}", self.file.name));
@@ -193,7 +193,7 @@ impl Agent {
     fn discard(&mut self, name: &str) {
         let Some(vm) = self.vms.get_mut(name) else { return };
         // Whoever asks may be behind the times: a copy that others depend on stays.
-        if matches!(vm.copy.role, Role::Starting | Role::Following) && !vm.copy.protected {
+        if vm.copy.role.is_secondary() && !vm.copy.protected {
             vm.stop();
         }
     }

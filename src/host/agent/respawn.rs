@@ -251,11 +251,8 @@ impl Agent {
         let joins = |id: u64| {
             let peer = self.peers.get(&id).filter(|peer| peer.down.is_none())?;
             let mut vms = peer.description.as_ref()?.vms.iter();
-            let is_it = |status: &&VmStatus| {
-                status.name == name
-                    && status.running
-                    && matches!(status.copy.role, Role::Starting | Role::Following)
-            };
+            let is_it =
+                |status: &&VmStatus| status.name == name && status.running && status.copy.role.is_secondary();
             vms.find(is_it)?.copy.address
         };
         let found = self.peers.keys().find_map(|id| Some((*id, joins(*id)?)));
