@@ -5,6 +5,8 @@
 mod cluster;
 #[path = "hosts/planned.rs"]
 mod planned;
+#[path = "hosts/upgrade.rs"]
+mod upgrade;
 
 use cluster::{Cluster, Counter, VM};
 use ft::host::events::Kind;

@@ -19,7 +19,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// Version of messages, frames and records. Both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest encoded message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = MAX_FRAME_PAYLOAD + FRAME_HEADER_BYTES + 64;
@@ -132,8 +132,10 @@ pub struct Ack {
 pub struct Profile {
     /// [`PROTOCOL_VERSION`].
     pub protocol: u32,
-    /// Which build of the VMM: machines must behave alike, bug for bug.
+    /// Which build of the VMM this is: for people who look for the cause of something. Builds may differ.
     pub build: String,
+    /// Which machine that build makes: two of the same name behave alike, bug for bug, and read each other's state.
+    pub machine: String,
     /// Name of the VM.
     pub vm: String,
     /// Hash of the machine's configuration.
@@ -247,7 +249,7 @@ impl Profile {
         let fields = [
             ("protocol version", self.protocol.to_string(), secondary.protocol.to_string()),
             ("VM", self.vm.clone(), secondary.vm.clone()),
-            ("build", self.build.clone(), secondary.build.clone()),
+            ("machine version", self.machine.clone(), secondary.machine.clone()),
             ("machine configuration", format!("{:016x}", self.config), format!("{:016x}", secondary.config)),
             ("CPU model", self.cpu.clone(), secondary.cpu.clone()),
             ("tick kind", self.tick.clone(), secondary.tick.clone()),
@@ -262,6 +264,7 @@ impl Profile {
     fn encode(&self, buf: &mut BytesMut) {
         varint::put(buf, u64::from(self.protocol));
         put_text(buf, &self.build);
+        put_text(buf, &self.machine);
         put_text(buf, &self.vm);
         buf.put_u64_le(self.config);
         put_text(buf, &self.cpu);
@@ -274,6 +277,7 @@ impl Profile {
         Ok(Self {
             protocol: reader.varint_u32()?,
             build: text(reader)?,
+            machine: text(reader)?,
             vm: text(reader)?,
             config: reader.u64()?,
             cpu: text(reader)?,
@@ -629,11 +633,11 @@ mod tests {
     }
 
     fn profile() -> impl Strategy<Value = Profile> {
-        let texts = [text_value(), text_value(), text_value(), text_value()];
+        let texts = [text_value(), text_value(), text_value(), text_value(), text_value()];
         (any::<u32>(), texts, any::<u64>(), counters::<2>()).prop_map(|(protocol, texts, config, spans)| {
-            let [build, vm, cpu, tick] = texts;
+            let [build, machine, vm, cpu, tick] = texts;
             let [silence, lease] = spans.map(Span);
-            Profile { protocol, build, vm, config, cpu, tick, silence, lease }
+            Profile { protocol, build, machine, vm, config, cpu, tick, silence, lease }
         })
     }
 

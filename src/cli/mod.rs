@@ -9,6 +9,7 @@ mod demo;
 mod host;
 mod replay;
 mod sim;
+mod stamp;
 mod switch;
 mod vm;
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Parser)]
-#[command(name = "ft", version, about = "Fault-tolerant lockstep replication of virtual machines")]
+#[command(name = "ft", version = ft::stamp::build(), about = "Fault-tolerant lockstep replication of virtual machines")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -69,6 +70,8 @@ enum Command {
     Chaos(chaos::Args),
     /// Be the LAN between VMMs of this host, and forward its ports to guests
     Switch(switch::Args),
+    /// Make a copy of this program that names its build
+    Stamp(stamp::Args),
     /// Measure this build on this machine
     Bench(bench::Args),
 }
@@ -106,6 +109,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Sim(args) => sim::run(args),
         Command::Chaos(args) => chaos::run(args),
         Command::Switch(args) => switch::run(args),
+        Command::Stamp(args) => stamp::run(args),
         Command::Bench(args) => bench::run(args),
     };
     match result {

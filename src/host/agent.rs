@@ -18,6 +18,7 @@ use super::rim::Rim;
 use super::state::StateDir;
 use super::telemetry;
 use crate::arbiter::OwnedTerm;
+use crate::stamp;
 use crate::vm::config::VmFile;
 use crate::vm::control::Line;
 use crate::vm::process::host_traits;
@@ -132,7 +133,7 @@ impl Agent {
             clean_at: now,
             health,
         };
-        agent.events.add(None, Kind::AgentStarted, format!("build {}", env!("CARGO_PKG_VERSION")));
+        agent.events.add(None, Kind::AgentStarted, format!("build {}", stamp::build()));
         agent.find_vms()?;
         Ok(agent)
     }
@@ -217,12 +218,13 @@ impl Agent {
     /// What this host has, and what runs on it.
     fn description(&self) -> Description {
         let file = &self.file;
-        let HostTraits { protocol, build, cpu, tick } = host_traits();
+        let HostTraits { protocol, machine, cpu, tick } = host_traits();
         Description {
             id: file.id,
             name: file.name.clone(),
             domain: file.domain().to_owned(),
-            version: build,
+            version: stamp::build().into(),
+            machine,
             protocol,
             cpu,
             tick,

@@ -197,7 +197,10 @@ pub struct Description {
     pub domain: String,
     /// The build of its agent.
     pub version: String,
-    /// The version of the pair protocol: of this and what follows, copies of a VM need the same (R10).
+    /// Which machine that build makes: of this and what follows, copies of a VM need the same (R10).
+    #[serde(default)]
+    pub machine: String,
+    /// The version of the pair protocol.
     pub protocol: u32,
     /// The CPU model that its VMs see.
     pub cpu: String,

@@ -20,6 +20,7 @@ pub use message::{Command, Line, Role, Snapshot};
 use super::log::LogFile;
 use super::report::{Report, Reporter};
 use crate::driver;
+use crate::stamp;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use ft_core::primary::HandoverRefused;
 use ft_core::units::HostId;
@@ -88,7 +89,8 @@ impl Control {
         let hub = Hub {
             inbox: inbox.clone(),
             snapshot: Snapshot {
-                version: env!("CARGO_PKG_VERSION").into(),
+                version: stamp::build().into(),
+                machine: stamp::machine(),
                 pid: std::process::id(),
                 ..Snapshot::default()
             },

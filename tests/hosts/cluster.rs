@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,32 @@ impl Cluster {
 
     pub(crate) fn start_agent(&mut self, host: u64) {
         self.agents.start_agent(host).unwrap();
+    }
+
+    /// Replaces a host's program, and starts its agent again.
+    pub(crate) fn upgrade(&mut self, host: u64, program: &Path) {
+        self.agents.kill_agent(host).unwrap();
+        self.agents.set_program(host, program.to_owned());
+        self.agents.start_agent(host).unwrap();
+        self.wait_until("agents that see the upgraded one", |cluster| {
+            cluster.agents.hosts().all(|other| cluster.sees(other, host) || other == host)
+        });
+    }
+
+    /// The builds of the copies that run, by host.
+    pub(crate) fn builds(&self) -> BTreeMap<u64, String> {
+        let build = |host| {
+            let description = self.agents.describe(host)?;
+            let vm = description.vms.iter().find(|vm| vm.running)?;
+            Some((host, vm.copy.version.clone()))
+        };
+        self.agents.hosts().filter_map(build).collect()
+    }
+
+    /// A copy of the program with another stamp.
+    pub(crate) fn stamped(&self, name: &str, flags: &[&str]) -> PathBuf {
+        self.ft(1, &[&["stamp"], flags, &[name]].concat());
+        self.dir.path().join(name)
     }
 
     pub(crate) fn kill_agent(&mut self, host: u64) {

@@ -6,7 +6,7 @@ use ft::host::events::Kind;
 use std::time::Duration;
 
 /// A protected VM, and a client that has begun to count.
-fn counted() -> (Cluster, Counter) {
+pub(crate) fn counted() -> (Cluster, Counter) {
     let cluster = Cluster::start();
     cluster.ft(1, &["protect", "vm.toml"]);
     let mut counter = Counter::new(&cluster);

@@ -15,22 +15,23 @@ fn table<const N: usize>(titles: [&str; N]) -> Table {
 
 /// A line for each host.
 pub(super) fn hosts(hosts: &[HostStatus]) -> Table {
-    let mut table = table(["HOST", "ID", "STATE", "DOMAIN", "VMS", "MEMORY FREE"]);
+    let mut table = table(["HOST", "ID", "STATE", "DOMAIN", "VMS", "MEMORY FREE", "BUILD"]);
     for host in hosts {
         let state = match (&host.down, &host.description) {
             (Some(_), _) => "DOWN",
             (None, Some(description)) if description.draining => "draining",
             (None, _) => "up",
         };
-        let (domain, vms, free) = match &host.description {
+        let (domain, vms, free, build) = match &host.description {
             Some(it) => (
                 it.domain.clone(),
                 format!("{} of {}", it.capacity.vms - it.free.vms.min(it.capacity.vms), it.capacity.vms),
                 format!("{} of {} MiB", it.free.memory_mib, it.capacity.memory_mib),
+                it.version.clone(),
             ),
             None => Default::default(),
         };
-        table.add_row([host.name.clone(), host.id.to_string(), state.into(), domain, vms, free]);
+        table.add_row([host.name.clone(), host.id.to_string(), state.into(), domain, vms, free, build]);
     }
     table
 }
@@ -102,8 +103,8 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
     if vm.running {
         writeln!(
             text,
-            "  term {}, process {}, restarts of the guest: {}",
-            copy.term, copy.pid, copy.restarts
+            "  term {}, process {} of build {}, restarts of the guest: {}",
+            copy.term, copy.pid, copy.version, copy.restarts
         )?;
     }
     if vm.is_live() {

@@ -173,9 +173,13 @@ impl PeerView {
         let Some(description) = &self.description else {
             return Candidate { state: HostState::Unreachable, ..Candidate::default() };
         };
-        let Description { protocol, version, cpu, tick, domain, free, .. } = &**description;
-        let traits =
-            HostTraits { protocol: *protocol, build: version.clone(), cpu: cpu.clone(), tick: tick.clone() };
+        let Description { protocol, machine, cpu, tick, domain, free, .. } = &**description;
+        let traits = HostTraits {
+            protocol: *protocol,
+            machine: machine.clone(),
+            cpu: cpu.clone(),
+            tick: tick.clone(),
+        };
         let state = match (&self.down, description.draining) {
             (Some(_), _) => HostState::Unreachable,
             (None, true) => HostState::Draining,

@@ -39,7 +39,7 @@ impl Agent {
             vm: vm.file.name.clone(),
             ram_bytes: vm.file.ram_mib << 20,
             // The process may be of another build than its agent.
-            traits: HostTraits { build: vm.copy.version.clone(), ..host_traits() },
+            traits: HostTraits { machine: vm.copy.machine.clone(), ..host_traits() },
             live: Some(HostId(self.file.id)),
             live_domain: Some(self.file.domain().to_owned()),
             spread: wishes.spread.into(),

@@ -92,6 +92,9 @@ pub struct Snapshot {
     pub vm: String,
     /// The build that runs it.
     pub version: String,
+    /// Which machine that build makes (R10).
+    #[serde(default)]
+    pub machine: String,
     /// This host's number.
     pub host: u64,
     /// The process.
