@@ -16,6 +16,8 @@ pub(crate) enum Bug {
     R8,
     /// An heir goes live without waiting for the copy that yielded.
     Heir,
+    /// An attempt at a further copy is not given up before the next.
+    Respawn,
 }
 
 #[cfg(not(test))]

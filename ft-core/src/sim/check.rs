@@ -27,6 +27,8 @@ pub enum Rule {
     Pace,
     /// Nothing moved after everything had healed.
     Progress,
+    /// A copy was asked for on the live one's host, or beside another one that is being made.
+    Respawn,
     /// A copy halted for a reason that no fault in this world explains.
     Halt,
 }

@@ -1,5 +1,9 @@
 //! One world: draws its faults from the seed, carries out what nodes want, and lets the checkers see it.
 
+mod agents;
+
+use agents::{Agent, Ask};
+
 use super::check::{Checker, Failure, Rule};
 use super::faults::{self, Fault};
 use super::guest::{Guest, Speech};
@@ -66,6 +70,12 @@ pub(super) enum Happening {
         host: HostId,
         about: NodeId,
     },
+    /// One agent asks another.
+    Ask {
+        from: HostId,
+        to: HostId,
+        ask: Ask,
+    },
     Begin,
     End(Fault),
     Heal,
@@ -90,6 +100,8 @@ pub struct Stats {
     pub solos: u64,
     /// Times that a live copy handed the machine over.
     pub yielded: u64,
+    /// Copies that agents asked for.
+    pub respawns: u64,
     /// Terms that were won and not used.
     pub renounced: u64,
     /// Copies that halted because another was live.
@@ -126,6 +138,8 @@ pub struct World {
     order: u64,
     queue: BinaryHeap<Reverse<Entry>>,
     hosts: Vec<Host>,
+    /// None, or one for each host.
+    agents: Vec<Agent>,
     net: Net,
     arbiter: MemoryArbiter,
     arbiter_slow: bool,
@@ -164,6 +178,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let count = rng.range(2..5);
         let hosts = (0..count).map(|id| Host::new(HostId(id), &mut rng)).collect();
+        let agents = if rng.chance(500) { (0..count).map(|_| Agent::new()).collect() } else { Vec::new() };
         let mut world = Self {
             strict: rng.chance(200),
             rng,
@@ -171,6 +186,7 @@ impl World {
             order: 0,
             queue: BinaryHeap::new(),
             hosts,
+            agents,
             net: Net::new(),
             arbiter: MemoryArbiter::default(),
             arbiter_slow: false,
@@ -343,6 +359,10 @@ impl World {
                 Ok(())
             }
             Happening::End(fault) => self.mend(fault),
+            Happening::Ask { from, to, ask } => {
+                self.obey(from, to, ask);
+                Ok(())
+            }
             Happening::Heal => self.heal(),
             other => self.reach(other),
         }
@@ -381,7 +401,9 @@ impl World {
         if !self.host(id).is_up || self.host(id).is_paused {
             return Ok(());
         }
-        if self.host(id).is_free(now) {
+        if !self.agents.is_empty() {
+            self.tend(id)?;
+        } else if self.host(id).is_free(now) {
             let target =
                 HostId((id.0 + self.rng.range(1..self.hosts.len() as u64)) % self.hosts.len() as u64);
             self.start(id, Some(target));
@@ -623,6 +645,9 @@ impl World {
         host.missed.clear();
         if host.node.take().is_some_and(|node| !matches!(node.role(), Role::Halted(_))) {
             self.taken.insert(life);
+        }
+        if let Some(agent) = self.agents.get_mut(id.0 as usize).filter(|_| !process_only) {
+            *agent = Agent::new();
         }
         // The kernel of a living host tells the others that a process has ended.
         let others = (0..self.hosts.len() as u64).map(HostId).filter(|other| process_only && *other != id);
