@@ -1,6 +1,6 @@
 //! What a primary knows of its secondary.
 
-use crate::config::Config;
+use crate::config::{Config, Verify};
 use crate::detector::Detector;
 use crate::message::Ack;
 use crate::units::{HostId, Instant, NodeId, Seq, Session, Term};
@@ -85,6 +85,16 @@ impl Peer {
     /// Until then it cannot be live, whatever it has heard or not (R4).
     pub(crate) fn lease_end(&self, config: &Config) -> Instant {
         self.echo + config.lease
+    }
+
+    /// Log up to here counts as acknowledged for the effects that wait for it.
+    pub(crate) fn covered(&self, config: &Config) -> Seq {
+        if config.verify == Verify::Strict { self.held.min(self.verified) } else { self.held }
+    }
+
+    /// Whether `owner` is it, and it has promised not to be live in `term`.
+    pub(crate) fn has_renounced(&self, owner: NodeId, term: Term) -> bool {
+        owner == self.node && self.resigned.is_some_and(|renounced| term <= renounced)
     }
 
     /// There is proof that its process has ended.

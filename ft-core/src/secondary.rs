@@ -367,6 +367,7 @@ impl Secondary {
                 return Err(HaltReason::Superseded { term });
             }
             Message::Superseded => return Err(HaltReason::Orphaned),
+            Message::Retire => return Err(HaltReason::Relieved),
             Message::Refuse(refusal) if self.phase == Phase::Greeting => {
                 return Err(HaltReason::Refused(refusal));
             }

@@ -138,6 +138,7 @@ impl Report {
         total.solos += stats.solos;
         total.renounced += stats.renounced;
         total.yielded += stats.yielded;
+        total.relieved += stats.relieved;
         total.losers += stats.losers;
         match verdict {
             Verdict::Passed(_) => self.passed += 1,
@@ -155,7 +156,17 @@ impl Report {
     fn print(&self, took: Duration) {
         let worlds = self.passed + self.extinct + self.failures.len() as u64;
         let Stats {
-            events, effects, repeats, protected, takeovers, solos, yielded, renounced, losers, ..
+            events,
+            effects,
+            repeats,
+            protected,
+            takeovers,
+            solos,
+            yielded,
+            relieved,
+            renounced,
+            losers,
+            ..
         } = self.total;
         let rate = worlds as f64 / took.as_secs_f64();
         println!("{worlds} worlds, {events} events in {:.1} s ({rate:.0} worlds/s)", took.as_secs_f64());
@@ -164,6 +175,7 @@ impl Report {
         println!("  secondaries that went live      {takeovers}");
         println!("  primaries that went on alone    {solos}");
         println!("  machines handed over            {yielded}");
+        println!("  secondaries relieved            {relieved}");
         println!("  terms won and renounced         {renounced}");
         println!("  copies that lost and halted     {losers}");
         println!("  machines lost to faults         {} (every copy was taken)", self.extinct);
@@ -199,6 +211,7 @@ impl Report {
             "takeovers": takeovers,
             "solos": solos,
             "yielded": yielded,
+            "relieved": relieved,
             "renounced": renounced,
             "losers": losers,
             "failures": self.failures.iter().map(|(seed, what)| {

@@ -90,6 +90,8 @@ pub struct Stats {
     pub solos: u64,
     /// Times that a live copy handed the machine over.
     pub yielded: u64,
+    /// Secondaries that another one relieved.
+    pub relieved: u64,
     /// Terms that were won and not used.
     pub renounced: u64,
     /// Copies that halted because another was live.
@@ -531,6 +533,10 @@ impl World {
                 self.stats.losers += 1;
                 Ok(())
             }
+            Notice::Halted(HaltReason::Relieved) => {
+                self.stats.relieved += 1;
+                Ok(())
+            }
             Notice::Halted(HaltReason::Refused(_) | HaltReason::Orphaned | HaltReason::Requested) => Ok(()),
             Notice::Halted(reason) => Err(Failure { rule: Rule::Halt, detail: format!("{id}: {reason}") }),
             _ => Ok(()),
@@ -601,6 +607,7 @@ impl World {
             Fault::Mute(lane) => self.net.muted = Some(lane),
             Fault::Quit(id) => self.quit(id),
             Fault::HandOver => return self.hand_over(),
+            Fault::Relieve(host) => return self.relieve(host),
         }
         Ok(())
     }
@@ -610,6 +617,15 @@ impl World {
             // Whoever is not live, or has nobody to hand it to, refuses.
             self.with_node(id, |now, node| {
                 let _ = node.hand_over(now);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn relieve(&mut self, with: HostId) -> Result<(), Failure> {
+        for id in (0..self.hosts.len() as u64).map(HostId) {
+            self.with_node(id, |_, node| {
+                let _ = node.relieve(with);
             })?;
         }
         Ok(())
@@ -667,7 +683,7 @@ impl World {
             Fault::DiskFull => self.disk_full = false,
             Fault::Slow(id) => self.host(id).is_slow = false,
             Fault::Mute(_) => self.net.muted = None,
-            Fault::Quit(_) | Fault::HandOver => {}
+            Fault::Quit(_) | Fault::HandOver | Fault::Relieve(_) => {}
         }
         Ok(())
     }
