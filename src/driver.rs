@@ -49,6 +49,9 @@ pub enum Command {
     HandOver(Box<dyn FnOnce(Result<(), HandoverRefused>) + Send>),
 }
 
+/// How often the node looks at its clocks. None of its spans needs to be kept more closely.
+const TICK_EVERY: Span = Span::from_ms(5);
+
 /// How often a backend is told how things stand.
 pub const STATUS_EVERY: Span = Span::from_ms(100);
 
@@ -89,7 +92,6 @@ pub struct Driver<M, B> {
     commands: Receiver<Command>,
     claims: Sender<Term>,
     answers: Receiver<(Term, ClaimOutcome)>,
-    tick: Span,
     next_tick: Instant,
     next_status: Instant,
     /// As the backend was last told.
@@ -111,11 +113,6 @@ impl<M: Machine, B: Backend> Driver<M, B> {
         arbiter: impl Arbiter + Send + 'static,
     ) -> std::io::Result<Self> {
         let (claims, answers) = spawn_arbiter(id, arbiter)?;
-        let tick = match node.role() {
-            Role::Primary(primary) => primary.identity().config.flush_after,
-            Role::Secondary(secondary) => secondary.identity().config.flush_after,
-            Role::Halted(_) => Span::from_ms(10),
-        };
         Ok(Self {
             node,
             backend,
@@ -125,7 +122,6 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             commands: channel::never(),
             claims,
             answers,
-            tick,
             next_tick: now(),
             next_status: now(),
             lease: Instant(0),
@@ -227,7 +223,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
     fn turn(&mut self, wait: &mut Duration) -> Option<HaltReason> {
         let time = now();
         if time >= self.next_tick {
-            self.next_tick = time + self.tick;
+            self.next_tick = time + TICK_EVERY;
             self.node.handle_tick(time);
         }
         if time >= self.next_status {

@@ -12,3 +12,4 @@ pub mod log;
 pub mod process;
 pub mod recipe;
 pub mod report;
+pub mod wishes;

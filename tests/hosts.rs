@@ -3,8 +3,10 @@
 
 #[path = "hosts/cluster.rs"]
 mod cluster;
+#[path = "hosts/planned.rs"]
+mod planned;
 
-use cluster::{Cluster, VM};
+use cluster::{Cluster, Counter, VM};
 use ft::host::events::Kind;
 
 #[test]
@@ -52,23 +54,15 @@ fn a_vm_is_live_elsewhere_and_protected_on_a_third_host_after_its_process_was_ki
 fn roles_change_on_request_within_the_same_two_processes_and_under_an_open_connection() {
     let mut cluster = Cluster::start();
     cluster.ft(1, &["protect", "vm.toml"]);
-    let mut connection = cluster.connect();
-    let mut count = 0;
-    let mut go_on = |times: u64| {
-        for _ in 0..times {
-            count += 1;
-            let counted: u64 = redis::cmd("INCR").arg("counter").query(&mut connection).unwrap();
-            assert_eq!(counted, count, "neither lost nor done twice");
-        }
-    };
-    go_on(100);
+    let mut counter = Counter::new(&cluster);
+    counter.go_on();
     let processes = cluster.running();
     for _ in 0..3 {
         let (live, secondary) = cluster.pair();
         // Asked on any host.
         let said = cluster.ft(6 - live - secondary, &["switchover", VM]);
         assert_eq!(said, format!("{VM} is live on host-{secondary}; host-{live} follows\n"));
-        go_on(100);
+        counter.go_on();
         cluster.wait_for_protection();
         assert_eq!(cluster.pair(), (secondary, live));
     }

@@ -546,6 +546,7 @@ impl Secondary {
         let limit = self.identity.config.backlog_bytes;
         let Some(copy) = self.copy_mut() else { return Ok(()) };
         copy.take_in(now, frame, limit)?;
+        self.next_send = self.next_send.min(now + self.identity.config.ack_after);
         self.acknowledge_due(now, out);
         Ok(())
     }
@@ -663,7 +664,8 @@ impl Copy {
             self.gap = true;
             return Ok(());
         }
-        self.ack_due = true;
+        // Effects wait for their marks, and the primary waits for a copy that catches up.
+        let is_late = !self.is_eligible();
         match self.reader.accept(frame)? {
             Accepted::New(records) => {
                 self.backlog_bytes += share * records.len();
@@ -671,15 +673,21 @@ impl Copy {
                     Event::Emit { count, .. } => u64::from(count),
                     _ => 0,
                 });
-                self.covered.0 = self.covered.0.saturating_add(emitted.sum());
+                let emitted: u64 = emitted.sum();
+                self.covered.0 = self.covered.0.saturating_add(emitted);
+                self.ack_due |= emitted > 0 || is_late;
                 self.backlog.extend(records.into_iter().map(|record| Waiting {
                     record,
                     bytes: share,
                     since: now,
                 }));
             }
-            Accepted::Duplicate => {}
-            Accepted::Gap => self.gap = true,
+            // An acknowledgement may have been lost.
+            Accepted::Duplicate => self.ack_due = true,
+            Accepted::Gap => {
+                self.gap = true;
+                self.ack_due = true;
+            }
         }
         Ok(())
     }

@@ -3,9 +3,12 @@
 //! Invariant: [`Agent::handle`] does not wait for the network or for a VM. What takes time is begun through the [`Rim`], which comes
 //! back with an input. It does write small files: what an agent promises must outlive it.
 
+mod guest;
+mod planned;
 mod requests;
 mod respawn;
 mod vm;
+mod wishes;
 
 use super::config::{Capacity, HostFile};
 use super::events::{Events, Kind};
@@ -18,7 +21,7 @@ use crate::arbiter::OwnedTerm;
 use crate::vm::config::VmFile;
 use crate::vm::control::Line;
 use crate::vm::process::host_traits;
-use ft_core::placement::{Candidate, HostState, HostTraits};
+use ft_core::placement::{Candidate, Demand, HostState, HostTraits};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -82,10 +85,14 @@ pub(super) struct Agent {
     file: Arc<HostFile>,
     program: PathBuf,
     state: StateDir,
+    /// Somebody has said that this host takes no further copies; kept in the state directory.
+    drained: bool,
     events: Events,
     rim: Rim,
     peers: BTreeMap<u64, PeerView>,
     vms: BTreeMap<String, Vm>,
+    /// What is wanted for VMs that have asked for a host since the last tick.
+    asked: BTreeMap<String, Demand>,
     /// Lives of VM processes, counted to tell late words of an earlier one.
     lives: u64,
     clean_at: Instant,
@@ -110,8 +117,21 @@ impl Agent {
             (peer.id, PeerView { name, down, description: None, described: None })
         };
         let peers = file.peers.iter().map(unknown).collect();
-        let (vms, lives) = (BTreeMap::new(), 0);
-        let mut agent = Self { file, program, state, events, rim, peers, vms, lives, clean_at: now, health };
+        let (vms, lives, drained) = (BTreeMap::new(), 0, state.is_draining());
+        let mut agent = Self {
+            file,
+            program,
+            state,
+            drained,
+            events,
+            rim,
+            peers,
+            vms,
+            asked: BTreeMap::new(),
+            lives,
+            clean_at: now,
+            health,
+        };
         agent.events.add(None, Kind::AgentStarted, format!("build {}", env!("CARGO_PKG_VERSION")));
         agent.find_vms()?;
         Ok(agent)
@@ -151,6 +171,7 @@ impl Agent {
             self.look_after(name, now);
             self.respawn(name, now);
         }
+        self.place_all();
         if now >= self.clean_at {
             self.clean_at = now + CLEAN_EVERY;
             self.remove_old();
@@ -205,11 +226,16 @@ impl Agent {
             protocol,
             cpu,
             tick,
-            draining: file.draining,
+            draining: self.is_draining(),
             capacity: file.capacity,
             free: self.free(),
             vms: self.vms.values().map(Vm::status).collect(),
         }
+    }
+
+    /// Whether this host takes no further copies.
+    fn is_draining(&self) -> bool {
+        self.file.draining || self.drained
     }
 
     fn free(&self) -> Capacity {

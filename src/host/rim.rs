@@ -96,6 +96,27 @@ impl Rim {
         });
     }
 
+    /// Has a VM that is live here change roles with its secondary.
+    pub(super) fn switch_over(&self, vm: &str) {
+        let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
+        self.runtime.spawn(async move {
+            let request = Request::Switchover { vm: vm.clone() };
+            if let Answer::Refused { reason } = shared.answer(None, request).await {
+                tracing::warn!(vm, reason, "a VM is not handed over");
+            }
+        });
+    }
+
+    /// Has a secondary on another host ended that is in step.
+    pub(super) fn release(&self, vm: &str, host: u64, reply: Reply) {
+        let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
+        self.runtime.spawn(async move {
+            let answer = shared.ask(host, &Request::Release { vm }, RETIRE_WITHIN).await;
+            // Whoever asked may not wait any more.
+            let _ = reply.send(answer.unwrap_or_else(Answer::refused));
+        });
+    }
+
     /// Begins to serve people, other hosts and the clock.
     pub(super) fn start(&self, people: UnixListener) {
         let (calls, called) = mpsc::channel(PEOPLE_MAX);
@@ -214,22 +235,25 @@ impl Shared {
                 }
             }
             Request::Stop { vm } => self.stop_everywhere(&vm).await,
-            Request::Switchover { vm } => match self.last_term(&vm).await {
-                // Between two live copies the machine stands still until the arbiter has answered.
-                Err(reason) => Answer::refused(format!("{reason}; roles are changed only while it answers")),
-                Ok(_) => {
-                    let request = Request::Switchover { vm };
-                    let answer = self.ask_agent(|reply| Input::Asked(None, request, reply)).await;
-                    self.describe_all().await;
-                    answer
+            Request::Switchover { ref vm } | Request::Relocate { ref vm, .. } => {
+                match self.last_term(vm).await {
+                    // Until the arbiter has answered the machine stands still, between two live copies and when it has lost one.
+                    Err(reason) => {
+                        Answer::refused(format!("{reason}; copies are moved only while it answers"))
+                    }
+                    Ok(_) => {
+                        let answer = self.ask_agent(|reply| Input::Asked(None, request, reply)).await;
+                        self.describe_all().await;
+                        answer
+                    }
                 }
-            },
+            }
             request => {
                 match request {
                     Request::Events { since, wait_ms } => {
                         self.await_event(since, Duration::from_millis(wait_ms).min(WAIT_MAX)).await;
                     }
-                    Request::List | Request::Status { .. } => {
+                    Request::List | Request::Status { .. } | Request::Why { .. } => {
                         // What a host does not say in time is as it last said it.
                         let _ = tokio::time::timeout(REFRESH_WITHIN, self.describe_all()).await;
                     }

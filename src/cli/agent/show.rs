@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 use ft::host::events::{Event, Kind};
-use ft::host::message::{HostStatus, VmStatus};
+use ft::host::message::{HostStatus, VmStatus, Why};
 use ft::vm::control::Role;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -121,6 +121,16 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
         ended.words.iter().try_for_each(|word| writeln!(text, "    {word}"))?;
     }
     Ok(())
+}
+
+/// A paragraph on where the next copy of a VM that is live on `host` is made.
+pub(super) fn why(host: &str, why: &Why) -> String {
+    let (title, choice) = match &why.last {
+        Some(last) => ("the last choice of a host:", last),
+        None => ("what would be chosen now:", &why.now),
+    };
+    let text = format!("{}, live on {host}: {}\n  {title}", why.vm, why.doing);
+    choice.to_string().lines().fold(text, |text, line| format!("{text}\n    {line}"))
 }
 
 /// What is being done to make a VM redundant, without how long that may still take.

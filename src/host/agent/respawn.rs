@@ -10,10 +10,7 @@ use crate::host::message::{Description, Request, VmStatus};
 use crate::host::telemetry;
 use crate::vm::config::{Host, VmFile};
 use crate::vm::control::{Command, Role};
-use crate::vm::process::host_traits;
-use ft_core::placement::{
-    Action, Candidate, Demand, HostState, HostTraits, Hosts, RespawnConfig, Respawner, place,
-};
+use ft_core::placement::{Action, Candidate, Decision, HostState, HostTraits, RespawnConfig, Respawner};
 use ft_core::units::HostId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How long a host is the last choice after the live copy was lost there.
 const SUSPECT_FOR: Duration = Duration::from_secs(60);
+
+/// How long a copy that is ended on purpose may take to be gone.
+const LEAVES_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a copy that an earlier agent began may take to come into step before another is begun.
 const ADOPTED_FOR: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ pub(super) struct Respawn {
     attempt: Option<Attempt>,
     /// The host where the copy was that this one took over from, and when that was.
     lost: BTreeMap<u64, Instant>,
+    /// The host whose copy is ended on purpose, if it ends before then.
+    leaves: Option<(u64, Instant)>,
     /// The last that was said of hosts none of which fit.
     obstacle: Option<String>,
     adoption: Adoption,
@@ -63,6 +65,7 @@ impl Default for Respawn {
             is_live: false,
             attempt: None,
             lost: BTreeMap::new(),
+            leaves: None,
             obstacle: None,
             adoption: Adoption::Over,
         }
@@ -83,12 +86,47 @@ impl Respawn {
         }
     }
 
-    /// A copy was lost on a host.
-    pub(super) fn blame(&mut self, host: u64, now: Instant) {
-        self.lost.insert(host, now);
+    /// The copy on a host is gone.
+    pub(super) fn note_lost(&mut self, host: u64, now: Instant) {
+        match self.leaves.take() {
+            // Nothing has failed: neither is the host to blame, nor is there reason to hesitate.
+            Some((leaving, until)) if leaving == host && now < until => self.respawner.handle_over(),
+            _ => drop(self.lost.insert(host, now)),
+        }
     }
 
-    fn suspects(&self, now: Instant) -> BTreeSet<HostId> {
+    /// The copy on a host is about to be ended, so that one is made on another.
+    pub(super) fn expect_end(&mut self, host: u64, now: Instant) {
+        self.leaves = Some((host, now + LEAVES_WITHIN));
+    }
+
+    /// The last choice of a host.
+    pub(super) fn decision(&self) -> Option<&Decision> {
+        self.respawner.decision()
+    }
+
+    pub(super) fn handle_decision(&mut self, now: ft_core::units::Instant, decision: Decision) {
+        self.respawner.handle_decision(now, decision);
+    }
+
+    /// Takes note of why no host can take a copy, or that one can: whether that is news.
+    pub(super) fn note_obstacle(&mut self, obstacle: Option<String>) -> bool {
+        let is_news = self.obstacle != obstacle;
+        self.obstacle = obstacle;
+        is_news
+    }
+
+    /// The host on which a copy is being made.
+    pub(super) fn under_way(&self) -> Option<u64> {
+        self.attempt.as_ref().map(|attempt| attempt.host)
+    }
+
+    /// Whether a copy is wanted and no host can take it.
+    pub(super) fn has_obstacle(&self) -> bool {
+        self.obstacle.is_some()
+    }
+
+    pub(super) fn suspects(&self, now: Instant) -> BTreeSet<HostId> {
         let recent = self.lost.iter().filter(|(_, at)| now.duration_since(**at) < SUSPECT_FOR);
         recent.map(|(host, _)| HostId(*host)).collect()
     }
@@ -213,11 +251,8 @@ impl Agent {
         let joins = |id: u64| {
             let peer = self.peers.get(&id).filter(|peer| peer.down.is_none())?;
             let mut vms = peer.description.as_ref()?.vms.iter();
-            let is_it = |status: &&VmStatus| {
-                status.name == name
-                    && status.running
-                    && matches!(status.copy.role, Role::Starting | Role::Following)
-            };
+            let is_it =
+                |status: &&VmStatus| status.name == name && status.running && status.copy.role.is_secondary();
             vms.find(is_it)?.copy.address
         };
         let found = self.peers.keys().find_map(|id| Some((*id, joins(*id)?)));
@@ -238,24 +273,12 @@ impl Agent {
         waits
     }
 
-    fn demand(&self, vm: &Vm, now: Instant) -> Demand {
-        Demand {
-            vm: vm.file.name.clone(),
-            ram_bytes: vm.file.ram_mib << 20,
-            // The process may be of another build than its agent.
-            traits: HostTraits { build: vm.copy.version.clone(), ..host_traits() },
-            live: Some(HostId(self.file.id)),
-            live_domain: Some(self.file.domain().to_owned()),
-            suspects: vm.respawn.suspects(now),
-            ..Demand::default()
-        }
-    }
-
     /// Carries out what a VM's respawner wants.
-    fn act(&mut self, name: &str) {
+    pub(super) fn act(&mut self, name: &str) {
         while let Some(action) = self.vms.get_mut(name).and_then(|vm| vm.respawn.respawner.poll()) {
             match action {
-                Action::Place(demand) => self.place(name, &demand),
+                // Several may ask at once: the tick chooses for all of them together.
+                Action::Place(demand) => drop(self.asked.insert(name.to_owned(), *demand)),
                 Action::Start { attempt, host } => self.start_attempt(name, attempt, host.0),
                 Action::Abandon { host, .. } => {
                     self.rim.discard(name, host.0);
@@ -270,20 +293,6 @@ impl Agent {
                     let why = why.lines().next().unwrap_or_default();
                     self.events.add(Some(name), Kind::RespawnFailed, why);
                 }
-            }
-        }
-    }
-
-    fn place(&mut self, name: &str, demand: &Demand) {
-        let hosts: Hosts = self.peers.iter().map(|(id, peer)| (HostId(*id), peer.candidate())).collect();
-        let decision = place(demand, &hosts);
-        let Some(vm) = self.vms.get_mut(name) else { return };
-        let obstacle = decision.chosen.is_none().then(|| decision.to_string().replace('\n', "; "));
-        vm.respawn.respawner.handle_decision(driver::now(), decision);
-        if vm.respawn.obstacle != obstacle {
-            vm.respawn.obstacle.clone_from(&obstacle);
-            if let Some(obstacle) = obstacle {
-                self.events.add(Some(name), Kind::NoHost, obstacle);
             }
         }
     }

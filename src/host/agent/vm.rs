@@ -1,5 +1,6 @@
 //! A copy of a VM on this host: its process, its files, and who waits for it.
 
+use super::guest::{Supervision, is_fault};
 use super::respawn::Respawn;
 use super::{Agent, Reply, process_at};
 use crate::host::events::Kind;
@@ -35,6 +36,7 @@ pub(super) struct Vm {
     pub(super) meta: Meta,
     pub(super) copy: Snapshot,
     pub(super) respawn: Respawn,
+    pub(super) guest: Supervision,
     process: Option<Process>,
     life: u64,
     commands: Option<mpsc::Sender<Command>>,
@@ -61,9 +63,9 @@ enum Awaited {
 impl Vm {
     pub(super) fn new(file: VmFile, dir: VmDir, meta: Meta) -> Self {
         let copy = Snapshot { vm: file.name.clone(), ..Snapshot::default() };
-        let (respawn, waiting) = Default::default();
+        let (respawn, guest, waiting) = Default::default();
         let (process, commands, stopping) = (None, None, None);
-        Self { file, dir, meta, copy, respawn, process, life: 0, commands, waiting, stopping }
+        Self { file, dir, meta, copy, respawn, guest, process, life: 0, commands, waiting, stopping }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -87,6 +89,7 @@ impl Vm {
             running: self.is_running(),
             copy: self.copy.clone(),
             ended: self.meta.ended.clone(),
+            apart_from: self.file.placement.apart_from.clone(),
             retired: self.meta.retired,
             respawn: self.wants_another().then(|| self.respawn.describe()),
         }
@@ -142,6 +145,11 @@ impl Vm {
             // Otherwise a signal will do it.
             let _ = self.tell(Command::Stop);
         }
+    }
+
+    /// Ends it as the loss of its host would.
+    pub(super) fn kill(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::SIGKILL));
     }
 
     pub(super) fn await_end(&mut self, reply: Reply) {
@@ -311,8 +319,14 @@ impl Agent {
                 if matches!(report, Report::Live { .. }) && was == Role::Promoting {
                     telemetry::count_failover();
                 }
+                vm.guest.hear(&report, vm.copy.solo, now);
                 if let (Report::Solo { .. }, Some(lost)) = (&report, other) {
-                    vm.respawn.blame(lost, now);
+                    vm.respawn.note_lost(lost, now);
+                }
+                if let Report::Guest(guest) = &report
+                    && is_fault(guest)
+                {
+                    self.handle_restart(name, guest, now);
                 }
             }
             Line::Done { .. } => {}
@@ -338,6 +352,7 @@ fn kind(report: &Report) -> Option<Kind> {
         Report::Solo { .. } => Kind::Solo,
         Report::Following { .. } => Kind::Following,
         Report::Promoting { .. } => Kind::Promoting,
+        Report::Guest(guest) if is_fault(guest) => Kind::GuestRestarted,
         Report::Listening { .. } | Report::Console { .. } | Report::Status { .. } => return None,
         _ => Kind::Notice,
     })

@@ -78,6 +78,13 @@ pub enum Role {
     Over,
 }
 
+impl Role {
+    /// Whether the copy is a secondary, or about to be one.
+    pub fn is_secondary(self) -> bool {
+        matches!(self, Self::Starting | Self::Following)
+    }
+}
+
 /// How things stand with a VM's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
