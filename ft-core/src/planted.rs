@@ -16,6 +16,8 @@ pub(crate) enum Bug {
     R8,
     /// An heir goes live without waiting for the copy that yielded.
     Heir,
+    /// Effects do not wait for a second secondary that may already claim.
+    Relief,
 }
 
 #[cfg(not(test))]

@@ -293,7 +293,7 @@ impl Primary {
                 self.abandon("it cannot keep up with the log", out);
             }
             // Half of it: a machine must not have to wait for one that it does not depend on.
-            if self.log.bytes() >= self.identity.config.ring_bytes / 2 {
+            if self.log.bytes() >= self.identity.config.ring_bytes / 2 && self.is_held_up_by_relief() {
                 self.dismiss_relief("it cannot keep up with the log", out);
             }
         }
@@ -516,7 +516,7 @@ impl Primary {
             // Who acknowledges log has restored the whole state.
             transfer.handle_ack(now, u32::MAX);
         }
-        self.pacer.handle_lag(ack.lag);
+        self.follow_lag();
         // The peer owns every term from ours to this one, and will not be live in any: it claims one at a time, and passes
         // over none but those that it has heard of from us. Earlier news of them may have been lost.
         if ack.renounced > self.term() {
@@ -550,6 +550,7 @@ impl Primary {
     /// Moves between phases as contact with the peer is lost and found.
     fn follow_contact(&mut self, now: Instant, out: &mut Outbox) {
         self.dismiss_lost_relief(out);
+        self.part(now, out);
         let relief_is_lost = self.relief.is_lost();
         match std::mem::replace(&mut self.phase, Phase::Solo) {
             Phase::Seeding(peer, transfer) => {
@@ -654,7 +655,8 @@ impl Primary {
             Phase::Solo | Phase::Seeding(..) => self.log.last(),
             Phase::Paired(peer) => {
                 let config = &self.identity.config;
-                let upto = [Some(peer), self.relief.gating()].into_iter().flatten();
+                let relief = if planted(Bug::Relief) { None } else { self.relief.gating() };
+                let upto = [Some(peer), relief].into_iter().flatten();
                 let upto = upto.map(|peer| peer.has_lease(now, config).then(|| peer.covered(config)));
                 match upto.min().flatten() {
                     Some(upto) => upto,
@@ -675,12 +677,11 @@ impl Primary {
         let Self { phase, relief, log, .. } = self;
         let reader = match phase {
             Phase::Seeding(peer, transfer) if transfer.is_done() => Some(peer),
-            Phase::Paired(peer) => Some(peer),
-            // Its relief is lost, and it is not.
-            Phase::Contested(peer) if !peer.is_lost() => Some(peer),
+            Phase::Paired(peer) | Phase::Contested(peer) => Some(peer),
             _ => None,
         };
-        for peer in [reader, relief.reader()].into_iter().flatten() {
+        // Who is lost is only probed: log would have it believe that we are in contact.
+        for peer in [reader, relief.reader()].into_iter().flatten().filter(|peer| !peer.is_lost()) {
             let Some(frames) = log.after(peer.sent) else { continue };
             let (host, session) = (peer.host, peer.session);
             for frame in frames {

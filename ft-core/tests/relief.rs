@@ -110,6 +110,7 @@ fn whoever_of_the_three_fails_while_two_may_claim_the_machine_goes_on() {
 #[test]
 fn r8_a_relief_that_fails_before_it_may_claim_changes_nothing() {
     let mut pair = relieving(Config::default());
+    pair.drop_messages(A, |message| matches!(message, Message::State(_)));
     pair.pass(1);
     pair.stopped.insert(C);
     pair.packet(A);
@@ -120,8 +121,10 @@ fn r8_a_relief_that_fails_before_it_may_claim_changes_nothing() {
     assert!(pair.notices.iter().any(|(_, notice)| matches!(notice, Notice::SeedingFailed(HostId(2), _))));
     // It greets again: nobody expects it any more.
     pair.stopped.clear();
+    pair.tamper = None;
     pair.pass(1000);
     assert!(pair.halted(C).is_some());
+    assert!(has_secondary_on(&pair, B));
 }
 
 #[test]

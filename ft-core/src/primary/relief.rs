@@ -1,8 +1,8 @@
 //! A second secondary, which relieves the first: it is given the state while the pair stays a pair, then effects wait for both, and only when
 //! it may claim does the first one retire. The machine is protected throughout.
 //!
-//! Invariant: whoever may claim the next term, effects wait for. Where one of two such secondaries is lost, effects wait for the arbiter, and
-//! a won claim leaves the other.
+//! Invariant: whoever may claim the next term, effects wait for. One of two such secondaries leaves in one of two ways: it resigns and owns no
+//! term beyond ours, which is how the first one retires; or it is lost, then effects wait for the arbiter, and a won claim leaves the other.
 
 use super::{Phase, Primary};
 use crate::digest::digest64;
@@ -35,11 +35,14 @@ pub enum ReliefRefused {
     #[error("the machine is not protected: a new secondary is taken in without relieving another")]
     NotProtected,
     /// It is there.
-    #[error("the secondary is on that host already")]
+    #[error("a copy is on that host already")]
     SameHost,
     /// The machine stands still.
     #[error("the machine is being handed over: try again when that is over")]
     Yielding,
+    /// One at a time.
+    #[error("a secondary on {0} is about to relieve it already: try again when that is over")]
+    Busy(HostId),
     /// This copy is not the live one.
     #[error("this copy is not live: ask the one that is")]
     NotLive,
@@ -100,14 +103,16 @@ impl Primary {
         if !peer.protected {
             return Err(ReliefRefused::NotProtected);
         }
-        if peer.host == host {
+        if peer.host == host || self.identity.node.host == host {
             return Err(ReliefRefused::SameHost);
         }
         if self.is_yielding() {
             return Err(ReliefRefused::Yielding);
         }
-        if self.relief.peer().is_none() {
-            self.relief = Relief::Expected(host);
+        match self.relief.peer() {
+            Some(other) if other.host != host => return Err(ReliefRefused::Busy(other.host)),
+            Some(_) => {}
+            None => self.relief = Relief::Expected(host),
         }
         Ok(())
     }
@@ -198,9 +203,7 @@ impl Primary {
         if let Some((_, transfer)) = self.relief.transfer() {
             transfer.handle_ack(now, u32::MAX);
         }
-        if self.relief.gating().is_some() {
-            self.pacer.handle_lag(ack.lag);
-        }
+        self.follow_lag();
         if ack.renounced > self.term() {
             self.claims.adopt(ack.renounced);
         }
@@ -250,6 +253,47 @@ impl Primary {
         }
     }
 
+    /// Goes on with the other one where one of two has resigned and owns no term beyond ours. It will never be live, so this needs no claim:
+    /// nobody goes solo, and nobody is live in another term than before (R4).
+    pub(super) fn part(&mut self, now: Instant, out: &mut Outbox) {
+        let term = self.term();
+        let (Phase::Paired(first) | Phase::Contested(first), Some(second)) =
+            (&self.phase, self.relief.gating())
+        else {
+            return;
+        };
+        let first_left = first.has_left(term) && !second.is_lost();
+        let second_left = second.has_left(term) && !first.is_lost();
+        match std::mem::take(&mut self.relief) {
+            Relief::Gating(second) if first_left => self.go_on_with(now, second, out),
+            _ if second_left => self.trim(),
+            relief => self.relief = relief,
+        }
+    }
+
+    /// Has only this secondary from here on.
+    fn go_on_with(&mut self, now: Instant, peer: Peer, out: &mut Outbox) {
+        if peer.protected {
+            out.notice(Notice::Protected(peer.host));
+        }
+        self.phase = Phase::Paired(peer);
+        self.trim();
+        self.send_heartbeat(now, out);
+        self.release(now, out);
+    }
+
+    /// The pace follows the slowest of those who are given log.
+    pub(super) fn follow_lag(&mut self) {
+        let lags = [self.peer(), self.relief.peer()].into_iter().flatten().map(|peer| peer.lag);
+        self.pacer.handle_lag(lags.max().unwrap_or_default());
+    }
+
+    /// Whether it is for the relief that so much of the log is kept.
+    pub(super) fn is_held_up_by_relief(&self) -> bool {
+        let needed = self.relief.needs_after();
+        needed.is_some_and(|needed| self.peer().is_none_or(|peer| needed < peer.held))
+    }
+
     /// Gives up a relief that is not depended on.
     pub(super) fn dismiss_relief(&mut self, why: &str, out: &mut Outbox) {
         if let Relief::Seeding(peer, _) = &self.relief {
@@ -270,27 +314,23 @@ impl Primary {
         let Phase::Contested(peer) = std::mem::replace(&mut self.phase, Phase::Solo) else {
             unreachable!("claims are used only while contested")
         };
-        let left = match (std::mem::take(&mut self.relief), peer.is_lost()) {
-            (relief, false) => {
+        match std::mem::take(&mut self.relief) {
+            relief if !peer.is_lost() => {
                 self.relief = if relief.is_lost() { Relief::None } else { relief };
-                peer
+                self.go_on_with(now, peer, out);
             }
-            (Relief::Gating(relief), true) if !relief.is_lost() => relief,
-            (relief, true) => {
-                if let Relief::Seeding(peer, _) = &relief {
-                    // It greets again, and is the next secondary.
-                    out.notice(Notice::SeedingFailed(peer.host, "the first secondary was lost".into()));
-                }
-                return self.go_solo(now, term, out);
+            Relief::Gating(relief) if !relief.is_lost() => self.go_on_with(now, relief, out),
+            // Nobody depends on it yet, nor it on anybody: it is made the next secondary.
+            Relief::Seeding(relief, transfer) => {
+                let from = if transfer.cut().is_some() { relief.held } else { self.log.last() };
+                self.phase = Phase::Seeding(relief, transfer);
+                self.log.trim(from);
+                self.announce(out);
+                out.notice(Notice::Solo(term));
+                self.release(now, out);
             }
-        };
-        if left.protected {
-            out.notice(Notice::Protected(left.host));
+            _ => self.go_solo(now, term, out),
         }
-        self.phase = Phase::Paired(left);
-        self.trim();
-        self.send_heartbeat(now, out);
-        self.release(now, out);
     }
 
     /// Forgets the log that everybody holds.

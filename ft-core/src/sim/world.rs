@@ -487,7 +487,8 @@ impl World {
             Standing::Paired { .. } | Standing::Contested(_) => primary.session(),
             Standing::Creating | Standing::Solo | Standing::Seeding(_) => None,
         };
-        self.checker.release(node_id, primary.term(), depends, &numbered)?;
+        let depends: Vec<Session> = depends.into_iter().chain(self.claimants(primary.term())).collect();
+        self.checker.release(node_id, primary.term(), &depends, &numbered)?;
         let effect = numbered.effect;
         match (effect.kind, effect.op) {
             (EffectKind::Net, _) => self.client.handle_reply(Speech::decode(&effect.payload).request),
@@ -502,6 +503,19 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The sessions of the secondaries that may claim the term after `term`, whatever their primary believes.
+    fn claimants(&self, term: Term) -> impl Iterator<Item = Session> {
+        self.nodes().filter_map(move |(_, node)| match node.role() {
+            Role::Secondary(secondary)
+                if secondary.progress() == Progress::Following { eligible: true }
+                    && secondary.term() >= term =>
+            {
+                Some(secondary.session())
+            }
+            _ => None,
+        })
     }
 
     fn hear(&mut self, id: HostId, notice: Notice) -> Result<(), Failure> {
