@@ -11,11 +11,11 @@ use ft_core::frame::Frame;
 use ft_core::machine::Machine;
 use ft_core::node::{Activity, Node};
 use ft_core::pace::FULL_PACE;
-use ft_core::primary::{HandoverRefused, Standing};
+use ft_core::primary::{HandoverRefused, ReliefRefused, Standing};
 use ft_core::record::Event;
 use ft_core::replica::{Notice, Output, Role};
 use ft_core::secondary::Progress;
-use ft_core::units::{Instant, NodeId, Span, Term, Tick};
+use ft_core::units::{HostId, Instant, NodeId, Span, Term, Tick};
 use ft_net::{NetEvent, Network};
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -47,6 +47,9 @@ pub enum Command {
     /// Begin to hand the machine over to the secondary (see [`Node::hand_over`]); takes the answer at once, and must not block. What
     /// becomes of it is a notice: [`Notice::Yielded`] or [`Notice::HandoverFailed`].
     HandOver(Box<dyn FnOnce(Result<(), HandoverRefused>) + Send>),
+    /// Take in a second secondary from this host when it says hello, to relieve the first (see [`Node::relieve`]); takes the answer at
+    /// once, and must not block. When it has come about, the pair is protected with that host: [`Notice::Protected`].
+    Relieve(HostId, Box<dyn FnOnce(Result<(), ReliefRefused>) + Send>),
 }
 
 /// How often the node looks at its clocks. None of its spans needs to be kept more closely.
@@ -205,6 +208,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::HandOver(answer) => answer(self.node.hand_over(now())),
+            Command::Relieve(host, answer) => answer(self.node.relieve(host)),
         }
     }
 

@@ -8,9 +8,9 @@ mod pair;
 
 use ft_core::config::Config;
 use ft_core::error::HaltReason;
-use ft_core::message::Message;
+use ft_core::message::{Envelope, Message};
 use ft_core::primary::{ReliefRefused, Standing};
-use ft_core::replica::Notice;
+use ft_core::replica::{Notice, Role};
 use ft_core::units::{HostId, Term};
 use pair::{A, B, Pair, identity};
 
@@ -138,4 +138,84 @@ fn who_is_not_asked_for_is_refused() {
     assert!(matches!(pair.halted(C), Some(HaltReason::Refused(_))), "another was expected");
     let mut solo = Pair::solo(Config::default());
     assert_eq!(solo.nodes[A].relieve(HostId(B as u64)), Err(ReliefRefused::NotProtected));
+}
+
+#[test]
+fn r6_no_arbiter_is_needed_and_the_term_stays() {
+    let mut pair = relieving(Config::default());
+    pair.arbiter_away = true;
+    pass_until(&mut pair, |pair| has_secondary_on(pair, C));
+    pair.packet(A);
+    pair.pass(50);
+    assert_eq!(pair.answers(A), [1]);
+    assert_eq!(pair.nodes[A].term(), Term(1));
+    assert!(!pair.notices.iter().any(|(_, notice)| matches!(notice, Notice::Contested(_))));
+}
+
+#[test]
+fn a_relief_goes_on_as_the_next_secondary_when_the_first_is_lost() {
+    let mut pair = relieving(Config::default());
+    pair.drop_messages(A, |message| matches!(message, Message::State(_)));
+    pair.pass(1);
+    pair.stopped.insert(B);
+    pass_until(&mut pair, |pair| pair.standing(A) == Some(Standing::Seeding(HostId(C as u64))));
+    assert_eq!(pair.nodes[A].term(), Term(2));
+    pair.packet(A);
+    pair.pass(5);
+    assert_eq!(pair.answers(A), [1], "nobody else may claim");
+    pair.tamper = None;
+    pass_until(&mut pair, |pair| has_secondary_on(pair, C));
+    assert!(pair.halted(C).is_none());
+}
+
+#[test]
+fn a_word_to_retire_that_comes_late_is_not_obeyed() {
+    let mut pair = relieving(Config::default());
+    pair.drop_messages(A, |message| matches!(message, Message::Retire));
+    pair.pass(300);
+    let Role::Secondary(first) = pair.nodes[B].role() else { panic!("it follows") };
+    let late = Envelope { session: first.session(), term: Term(1), message: Message::Retire };
+    pair.stopped.insert(C);
+    pass_until(&mut pair, |pair| pair.nodes[B].term() == Term(2));
+    let now = pair.now;
+    pair.nodes[B].handle_message(now, HostId(A as u64), late);
+    pair.pass(50);
+    assert!(has_secondary_on(&pair, B), "C was lost meanwhile: {:?}", pair.notices);
+}
+
+#[test]
+fn r4_who_may_have_won_a_term_does_not_retire_before_that_is_known() {
+    let mut pair = relieving(Config::default());
+    pair.drop_messages(A, |message| matches!(message, Message::Retire));
+    pair.pass(300);
+    pair.arbiter_away = true;
+    pair.cuts.extend([(A, B), (B, A)]);
+    pass_until(&mut pair, |pair| matches!(pair.standing(A), Some(Standing::Contested(_))));
+    pair.pass(300);
+    pair.cuts.clear();
+    pair.tamper = None;
+    pair.pass(300);
+    assert!(pair.halted(B).is_none(), "its claim has no answer");
+    pair.arbiter_away = false;
+    pass_until(&mut pair, |pair| has_secondary_on(pair, C));
+    assert!(matches!(pair.halted(B), Some(HaltReason::Relieved)), "{:?}", pair.notices);
+    // The primary's own claim may have been won: the other hears of it.
+    pair.pass(50);
+    pair.stopped.insert(A);
+    pass_until(&mut pair, |pair| pair.standing(C) == Some(Standing::Solo));
+}
+
+#[test]
+fn a_second_secondary_that_gives_up_leaves_the_first() {
+    let mut pair = relieving(Config::default());
+    pair.drop_messages(A, |message| matches!(message, Message::Retire));
+    pair.pass(300);
+    assert_eq!(pair.nodes[A].relieve(HostId(3)), Err(ReliefRefused::Busy(HostId(C as u64))));
+    pair.nodes[C].halt(HaltReason::Requested);
+    pair.pass(50);
+    assert!(has_secondary_on(&pair, B), "{:?}", pair.notices);
+    assert_eq!(pair.nodes[A].term(), Term(1));
+    pair.packet(A);
+    pair.pass(50);
+    assert_eq!(pair.answers(A), [1]);
 }

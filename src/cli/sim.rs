@@ -195,6 +195,7 @@ impl Report {
             takeovers,
             solos,
             yielded,
+            relieved,
             renounced,
             losers,
             answered,
