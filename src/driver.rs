@@ -55,6 +55,12 @@ pub enum Command {
 /// How often the node looks at its clocks. None of its spans needs to be kept more closely.
 const TICK_EVERY: Span = Span::from_ms(5);
 
+/// A former primary that has not talked for so long has heard the farewell: until then it talks at every tick.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// The longest that a copy that is over waits for that.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
 /// How often a backend is told how things stand.
 pub const STATUS_EVERY: Span = Span::from_ms(100);
 
@@ -200,6 +206,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             }
             self.drain_events()?;
             if let Some(reason) = self.turn(&mut wait) {
+                self.linger(&reason);
                 return Ok(Some(reason));
             }
         }
@@ -260,6 +267,26 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             }
         }
         over
+    }
+
+    /// Goes on telling the former primary that this copy has given up, for as long as that talks to it: a farewell that is cut off with the
+    /// network would leave it waiting for our silence.
+    fn linger(&mut self, reason: &HaltReason) {
+        if matches!(reason, HaltReason::Lost { .. } | HaltReason::Superseded { .. } | HaltReason::Orphaned) {
+            return;
+        }
+        let end = std::time::Instant::now() + LINGER_MAX;
+        while let Ok(event) = self.net_events.recv_timeout(LINGER) {
+            self.handle_net(event);
+            while let Some(output) = self.node.poll() {
+                if let Output::Send { to, envelope } = output {
+                    self.network.send(to, envelope);
+                }
+            }
+            if std::time::Instant::now() > end {
+                return;
+            }
+        }
     }
 
     fn renew_lease(&mut self) {
