@@ -3,6 +3,8 @@
 
 #[path = "hosts/cluster.rs"]
 mod cluster;
+#[path = "hosts/moves.rs"]
+mod moves;
 #[path = "hosts/planned.rs"]
 mod planned;
 #[path = "hosts/upgrade.rs"]

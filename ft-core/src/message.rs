@@ -99,6 +99,8 @@ pub enum Message {
     },
     /// To a primary that has yielded: its heir knows.
     Accept,
+    /// From a primary to its secondary: another one has relieved it; it is to resign.
+    Retire,
     /// To a sender whose session is over: the envelope's term has begun without it (R5).
     Superseded,
 }
@@ -220,6 +222,7 @@ impl Message {
             | Self::Resign { .. }
             | Self::Handover { .. }
             | Self::Accept
+            | Self::Retire
             | Self::Superseded => Lane::Control,
         }
     }
@@ -238,6 +241,7 @@ impl Message {
             Self::Resign { .. } => "resign",
             Self::Handover { .. } => "handover",
             Self::Accept => "accept",
+            Self::Retire => "retire",
             Self::Superseded => "superseded",
         }
     }
@@ -303,6 +307,7 @@ mod kind {
     pub(super) const SUPERSEDED: u8 = 11;
     pub(super) const HANDOVER: u8 = 12;
     pub(super) const ACCEPT: u8 = 13;
+    pub(super) const RETIRE: u8 = 14;
 }
 
 impl Envelope {
@@ -366,6 +371,7 @@ impl Message {
             Self::Superseded => kind::SUPERSEDED,
             Self::Handover { .. } => kind::HANDOVER,
             Self::Accept => kind::ACCEPT,
+            Self::Retire => kind::RETIRE,
         }
     }
 
@@ -412,7 +418,7 @@ impl Message {
                 varint::put(buf, released.0);
                 buf.put_u8(u8::from(*confirmed));
             }
-            Self::Accept | Self::Superseded => {}
+            Self::Accept | Self::Retire | Self::Superseded => {}
         }
         &[]
     }
@@ -458,6 +464,7 @@ impl Message {
                 confirmed: flag(reader)?,
             },
             kind::ACCEPT => Self::Accept,
+            kind::RETIRE => Self::Retire,
             value => {
                 let value = u64::from(value);
                 return Err(DecodeError::Unknown { offset: 0, what: "message kind", value }.into());
@@ -609,7 +616,7 @@ impl fmt::Display for Envelope {
             Message::Handover { end, confirmed, .. } => {
                 write!(f, " at {end}{}", if *confirmed { " confirmed" } else { "" })
             }
-            Message::Welcome(_) | Message::Accept | Message::Superseded => Ok(()),
+            Message::Welcome(_) | Message::Accept | Message::Retire | Message::Superseded => Ok(()),
         }
     }
 }
@@ -723,6 +730,7 @@ mod tests {
                 .prop_map(|(term, reason)| Message::Resign { renounced: Term(term), reason }),
             Just(Message::Superseded),
             Just(Message::Accept),
+            Just(Message::Retire),
             (any::<u64>(), counters::<2>(), any::<bool>()).prop_map(|(session, n, confirmed)| {
                 let (session, end, released) = (Session(session), Seq(n[0]), EffectSeq(n[1]));
                 Message::Handover { session, end, released, confirmed }

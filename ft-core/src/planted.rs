@@ -18,6 +18,8 @@ pub(crate) enum Bug {
     Heir,
     /// An attempt at a further copy is not given up before the next.
     Respawn,
+    /// Effects do not wait for a second secondary that may already claim.
+    Relief,
 }
 
 #[cfg(not(test))]

@@ -44,6 +44,8 @@ enum Command {
     Status(agent::StatusArgs),
     /// Change the roles of a VM's two copies, with no work lost
     Switchover(agent::SwitchoverArgs),
+    /// Move a VM to another host, protected throughout
+    Move(agent::MoveArgs),
     /// Empty a host: it takes no further copies, and those that it has are moved to others
     Drain(agent::DrainArgs),
     /// Have a host take copies again
@@ -96,6 +98,7 @@ pub(crate) fn run() -> ExitCode {
         Command::List(args) => agent::list(args),
         Command::Status(args) => agent::status(args),
         Command::Switchover(args) => agent::switchover(args),
+        Command::Move(args) => agent::move_vm(args),
         Command::Drain(args) => agent::drain(args),
         Command::Undrain(args) => agent::undrain(args),
         Command::Failover(args) => agent::failover(args),

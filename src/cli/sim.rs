@@ -139,6 +139,7 @@ impl Report {
         total.renounced += stats.renounced;
         total.yielded += stats.yielded;
         total.respawns += stats.respawns;
+        total.relieved += stats.relieved;
         total.losers += stats.losers;
         match verdict {
             Verdict::Passed(_) => self.passed += 1,
@@ -164,6 +165,7 @@ impl Report {
             solos,
             yielded,
             respawns,
+            relieved,
             renounced,
             losers,
             ..
@@ -176,6 +178,7 @@ impl Report {
         println!("  primaries that went on alone    {solos}");
         println!("  machines handed over            {yielded}");
         println!("  copies that agents asked for    {respawns}");
+        println!("  secondaries relieved            {relieved}");
         println!("  terms won and renounced         {renounced}");
         println!("  copies that lost and halted     {losers}");
         println!("  machines lost to faults         {} (every copy was taken)", self.extinct);
@@ -196,6 +199,7 @@ impl Report {
             solos,
             yielded,
             respawns,
+            relieved,
             renounced,
             losers,
             answered,
@@ -213,6 +217,7 @@ impl Report {
             "solos": solos,
             "yielded": yielded,
             "respawns": respawns,
+            "relieved": relieved,
             "renounced": renounced,
             "losers": losers,
             "failures": self.failures.iter().map(|(seed, what)| {

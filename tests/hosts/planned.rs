@@ -57,7 +57,7 @@ fn hosts_are_emptied_under_an_open_connection_and_take_copies_again_when_told() 
     assert_eq!(cluster.vm_of(third), None);
     counter.go_on();
     let kinds: Vec<Kind> = cluster.events(third).into_iter().map(|event| event.kind).collect();
-    assert!(kinds.contains(&Kind::Draining) && kinds.contains(&Kind::Relocating), "{kinds:?}");
+    assert!(kinds.contains(&Kind::Draining) && kinds.contains(&Kind::Ended), "{kinds:?}");
 }
 
 #[test]

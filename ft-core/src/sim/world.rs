@@ -102,6 +102,8 @@ pub struct Stats {
     pub yielded: u64,
     /// Copies that agents asked for.
     pub respawns: u64,
+    /// Secondaries that another one relieved.
+    pub relieved: u64,
     /// Terms that were won and not used.
     pub renounced: u64,
     /// Copies that halted because another was live.
@@ -507,7 +509,8 @@ impl World {
             Standing::Paired { .. } | Standing::Contested(_) => primary.session(),
             Standing::Creating | Standing::Solo | Standing::Seeding(_) => None,
         };
-        self.checker.release(node_id, primary.term(), depends, &numbered)?;
+        let depends: Vec<Session> = depends.into_iter().chain(self.claimants(primary.term())).collect();
+        self.checker.release(node_id, primary.term(), &depends, &numbered)?;
         let effect = numbered.effect;
         match (effect.kind, effect.op) {
             (EffectKind::Net, _) => self.client.handle_reply(Speech::decode(&effect.payload).request),
@@ -522,6 +525,19 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The sessions of the secondaries that may claim the term after `term`, whatever their primary believes.
+    fn claimants(&self, term: Term) -> impl Iterator<Item = Session> {
+        self.nodes().filter_map(move |(_, node)| match node.role() {
+            Role::Secondary(secondary)
+                if secondary.progress() == Progress::Following { eligible: true }
+                    && secondary.term() >= term =>
+            {
+                Some(secondary.session())
+            }
+            _ => None,
+        })
     }
 
     fn hear(&mut self, id: HostId, notice: Notice) -> Result<(), Failure> {
@@ -551,6 +567,10 @@ impl World {
             }
             Notice::Halted(HaltReason::Lost { .. } | HaltReason::Superseded { .. }) => {
                 self.stats.losers += 1;
+                Ok(())
+            }
+            Notice::Halted(HaltReason::Relieved) => {
+                self.stats.relieved += 1;
                 Ok(())
             }
             Notice::Halted(HaltReason::Refused(_) | HaltReason::Orphaned | HaltReason::Requested) => Ok(()),
@@ -623,6 +643,7 @@ impl World {
             Fault::Mute(lane) => self.net.muted = Some(lane),
             Fault::Quit(id) => self.quit(id),
             Fault::HandOver => return self.hand_over(),
+            Fault::Relieve(host) => return self.relieve(host),
         }
         Ok(())
     }
@@ -633,6 +654,18 @@ impl World {
             self.with_node(id, |now, node| {
                 let _ = node.hand_over(now);
             })?;
+        }
+        Ok(())
+    }
+
+    fn relieve(&mut self, with: HostId) -> Result<(), Failure> {
+        for id in (0..self.hosts.len() as u64).map(HostId) {
+            let mut is_expected = false;
+            self.with_node(id, |_, node| is_expected = node.relieve(with).is_ok())?;
+            // Where there are agents, nobody comes without being asked.
+            if is_expected && !self.agents.is_empty() && self.hosts[with.0 as usize].is_free(self.now) {
+                self.start(with, Some(id));
+            }
         }
         Ok(())
     }
@@ -692,7 +725,7 @@ impl World {
             Fault::DiskFull => self.disk_full = false,
             Fault::Slow(id) => self.host(id).is_slow = false,
             Fault::Mute(_) => self.net.muted = None,
-            Fault::Quit(_) | Fault::HandOver => {}
+            Fault::Quit(_) | Fault::HandOver | Fault::Relieve(_) => {}
         }
         Ok(())
     }
