@@ -49,7 +49,7 @@
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "images/faulting.rs"]
+#[path = "images/elf.rs"]
 mod image;
 
 use ft_core::machine::{Machine as _, Stop};

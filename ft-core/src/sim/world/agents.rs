@@ -41,7 +41,7 @@ struct Made {
 
 /// What one agent asks of another, for one of its attempts.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ask {
+pub(in crate::sim) enum Ask {
     Start(u64),
     Abandon(u64),
 }
