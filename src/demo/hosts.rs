@@ -106,7 +106,11 @@ impl Hosts {
                     ..Guest::default()
                 },
                 net: Some(Net { mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), switch: socket.clone() }),
-                disk: Some(DiskFile { path: config.dir.join("disk.img"), mib: config.disk_mib }),
+                disk: Some(DiskFile {
+                    path: config.disk(host.id),
+                    mib: config.disk_mib,
+                    mirror: config.mirror,
+                }),
                 cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
             };
             let text = toml::to_string(&file)

@@ -17,6 +17,7 @@
 //! [disk]
 //! path = "/shared/exchange.img"    # the same file on every host
 //! mib = 64
+//! # mirror = true                  # or a file of its own on each host, such as "/var/lib/exchange.img"
 //!
 //! [cluster]
 //! arbiter = "/shared/arbiter"      # a directory that all hosts share; or an etcd cluster:
@@ -118,7 +119,7 @@ fn unicast<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> 
     )))
 }
 
-/// A disk in a file that all hosts share.
+/// A disk in a file: one that all hosts share, or one on each of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskFile {
@@ -126,6 +127,11 @@ pub struct DiskFile {
     pub path: PathBuf,
     /// Its size in MiB.
     pub mib: u64,
+    /// Each host has a copy of its own at `path`, and the secondary writes what the primary writes. Its copy is made anew whenever it
+    /// joins; while that is under way it is `PATH.partial`. `PATH.term` holds the last term in which the copy was in step: a VM whose
+    /// copies were all lost starts only from one that is not older than the arbiter's last term.
+    #[serde(default)]
+    pub mirror: bool,
 }
 
 /// The hosts of a VM.

@@ -1,17 +1,22 @@
 //! One copy of a VM on one host.
 
-use super::config::{Cluster, GuestKind, Host, VmFile};
+use super::config::{Cluster, DiskFile, GuestKind, Host, VmFile};
 use super::control::Control;
 use super::disk::Disk;
-use super::ends::{Ending, HostEnds, Outside};
+use super::ends::{DiskEnd, Ending, HostEnds, Outside};
+use super::mirror::files::{CopyError, CopyFiles};
+use super::mirror::machine::Mirrored;
+use super::mirror::store::Store;
 use super::recipe::{Recipe, RecipeError};
 use super::report::{Report, Reporter};
-use crate::arbiter::{ArbiterError, TermStore};
+use crate::arbiter::{ArbiterError, OwnedTerm, TermStore};
 use crate::driver::{Driver, now};
 use crate::recording::{RecordingError, RecordingWriter};
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use ft_core::Event;
 use ft_core::arbiter::MemoryArbiter;
 use ft_core::config::Config;
+use ft_core::digest::Digester;
 use ft_core::error::{HaltReason, Misuse};
 use ft_core::frame::LogEnd;
 use ft_core::message::{PROTOCOL_VERSION, Profile};
@@ -46,6 +51,8 @@ pub enum Begin {
     Primary {
         /// This host's number.
         host: u64,
+        /// An old copy of a mirrored disk will do, or none.
+        again: bool,
     },
     /// A further copy.
     Secondary {
@@ -128,6 +135,9 @@ pub enum RunError {
     /// The configuration of the pair.
     #[error(transparent)]
     Misuse(#[from] Misuse),
+    /// This host's copy of a mirrored disk is not one to start from.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// No random numbers.
     #[error("this host gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -167,11 +177,16 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
 
 /// What both sides must have in common to be a pair (R10).
 pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
+    let mut config = vm.digest();
+    if file.disk.as_ref().is_some_and(|disk| disk.mirror) {
+        // The pieces of its state are others.
+        config = Digester::new().u64(config).bytes(b"mirror").finish().0;
+    }
     Profile {
         protocol: PROTOCOL_VERSION,
         build: env!("CARGO_PKG_VERSION").into(),
         vm: file.name.clone(),
-        config: vm.digest(),
+        config,
         cpu: SoftVcpu::model(),
         tick: "soft".into(),
         ..Profile::default()
@@ -210,20 +225,23 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let identity = replica::Identity { node: id, profile: profile.clone(), config };
     let mut arbiter = place.arbiter(&file.name)?;
     let last = arbiter.last()?;
-    let outside = outside(file)?;
+    let (events, inputs) = bounded(EVENTS_MAX);
+    let outside = outside(file, begin, last.as_ref(), &events)?;
+    let store = outside.mirror();
+    let machine = |vm| Mirrored::new(vm, store);
     let recording = record.map(|path| RecordingWriter::create(path, &header(profile))).transpose()?;
     let node = match begin {
         Begin::Alone | Begin::Primary { .. } => {
             let after = last.map_or(Term(0), |last| last.term);
-            Node::create(now(), identity, after, Vm::new(vm, SoftVcpu::new())?)?
+            Node::create(now(), identity, after, machine(Vm::new(vm, SoftVcpu::new())?))?
         }
         Begin::Secondary { primary, .. } => {
             let owner = primary.map(HostId).or(last.map(|last| last.owner.host));
             let primary = owner.ok_or(RunError::NoPrimary)?;
-            Node::join(now(), identity, primary, Session(id.incarnation), Vm::blank(vm, SoftVcpu::new())?)?
+            let blank = machine(Vm::blank(vm, SoftVcpu::new())?);
+            Node::join(now(), identity, primary, Session(id.incarnation), blank)?
         }
     };
-    let (events, inputs) = bounded(EVENTS_MAX);
     if recording.is_some() && !matches!(begin, Begin::Secondary { .. }) {
         // There is room: nobody else has the channel yet.
         let _ = events.send(Recipe::event(file)?);
@@ -271,15 +289,38 @@ fn header(profile: Profile) -> SegmentHeader {
     SegmentHeader { profile, start: LogEnd::default(), start_tick: Tick(0) }
 }
 
-fn outside(file: &VmFile) -> Result<Outside, RunError> {
-    if let Some(disk) = &file.disk {
-        let failed = |source| RunError::File { doing: "use the disk", path: disk.path.clone(), source };
-        Disk::create(&disk.path, disk.mib << 11).map_err(failed)?;
+fn outside(
+    file: &VmFile,
+    begin: Begin,
+    last: Option<&OwnedTerm>,
+    events: &Sender<Event>,
+) -> Result<Outside, RunError> {
+    let disk = file.disk.as_ref().map(|disk| disk_end(disk, begin, last, events)).transpose()?;
+    Ok(Outside { net: file.net.as_ref().map(|net| (net.switch.clone(), net.mac.0)), disk })
+}
+
+fn disk_end(
+    disk: &DiskFile,
+    begin: Begin,
+    last: Option<&OwnedTerm>,
+    events: &Sender<Event>,
+) -> Result<DiskEnd, RunError> {
+    let failed = |source| RunError::File { doing: "use the disk", path: disk.path.clone(), source };
+    let (files, bytes) = (CopyFiles::new(&disk.path), disk.mib << 20);
+    if let (true, Begin::Secondary { .. }) = (disk.mirror, begin) {
+        let store = Store::awaited(files, bytes, events.clone()).map_err(failed)?;
+        return Ok(DiskEnd::Mirrored(store.into()));
     }
-    Ok(Outside {
-        net: file.net.as_ref().map(|net| (net.switch.clone(), net.mac.0)),
-        disk: file.disk.as_ref().map(|disk| disk.path.clone()),
-    })
+    if disk.mirror {
+        // Nobody compares the terms of a VM that is run alone.
+        files.admit(last, matches!(begin, Begin::Alone | Begin::Primary { again: true, .. }))?;
+    }
+    Disk::create(&disk.path, disk.mib << 11).map_err(failed)?;
+    if !disk.mirror || begin == Begin::Alone {
+        return Ok(DiskEnd::Shared(disk.path.clone()));
+    }
+    let store = Store::open(files, bytes, events.clone()).map_err(failed)?;
+    Ok(DiskEnd::Mirrored(store.into()))
 }
 
 /// This process's place among the hosts.
@@ -298,7 +339,7 @@ impl<'a> Place<'a> {
             Begin::Alone => {
                 return Ok(Self { node: NodeId { host: HostId(0), incarnation }, cluster: None });
             }
-            Begin::Primary { host } | Begin::Secondary { host, .. } => host,
+            Begin::Primary { host, .. } | Begin::Secondary { host, .. } => host,
         };
         let cluster = file.cluster.as_ref().ok_or(RunError::NoCluster)?;
         let known = || cluster.hosts.iter().map(|host| host.id.to_string()).collect::<Vec<_>>().join(", ");

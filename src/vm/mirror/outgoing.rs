@@ -1,0 +1,150 @@
+//! The live side's disk in pieces for a joining secondary, made while the guest runs (R8).
+//!
+//! First all blocks that hold something; then those written meanwhile, round after round, between the pieces of the machine's own; at last,
+//! with the guest at rest and the disk quiet, what is left. The last piece says what all of them were.
+
+use super::BLOCK_BYTES;
+use super::piece::{Blocks, PIECE_BLOCKS, Sum, is_zero};
+use super::store::Store;
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+/// Blocks that are read for one piece: most may be zero, and the guest waits meanwhile.
+const READS_MAX: usize = 64;
+
+/// After so many rounds a guest that writes faster than its disk is copied is slowed.
+const ROUNDS_AT_FULL_SPEED: u32 = 4;
+
+/// Where a transfer stands.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    file: File,
+    phase: Phase,
+    sum: Sum,
+    /// The machine's own pieces have not begun.
+    pub(super) first: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// All blocks, of which this one is next.
+    All { next: u64 },
+    /// Those written meanwhile, of which this is the next in this round.
+    Written { next: u64, round: u32 },
+    /// The guest rests until the disk is quiet and all of it has been sent.
+    Still,
+}
+
+/// What the next piece is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Blocks,
+    Machine,
+}
+
+impl Outgoing {
+    /// Everything is still to be sent.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn new(store: &Store) -> io::Result<Self> {
+        let file = File::open(store.path())?;
+        Ok(Self { file, phase: Phase::All { next: 0 }, sum: Sum::default(), first: true })
+    }
+
+    /// Whether the guest is to rest, and nothing to be sent, until the disk is quiet.
+    pub(super) fn is_still(&self) -> bool {
+        self.phase == Phase::Still
+    }
+
+    /// Whether the guest must be slowed for the copy to catch up.
+    pub(super) fn needs_a_slower_guest(&self) -> bool {
+        match self.phase {
+            Phase::All { .. } => false,
+            Phase::Written { round, .. } => round > ROUNDS_AT_FULL_SPEED,
+            Phase::Still => true,
+        }
+    }
+
+    /// What the pieces of blocks so far were.
+    pub(super) fn sum(&self) -> Sum {
+        self.sum
+    }
+
+    /// What comes next, where what is left of the machine itself may fit its last piece.
+    pub(super) fn next(&mut self, store: &Store, machine_is_nearly_done: bool) -> Next {
+        let written = store.dirty().count();
+        match self.phase {
+            Phase::All { .. } => Next::Blocks,
+            Phase::Written { .. } if written > PIECE_BLOCKS as u64 => Next::Blocks,
+            Phase::Written { .. } if machine_is_nearly_done => {
+                self.phase = Phase::Still;
+                Next::Blocks
+            }
+            Phase::Still if written > 0 => Next::Blocks,
+            Phase::Written { .. } | Phase::Still => Next::Machine,
+        }
+    }
+
+    /// The next piece of blocks; it may hold none.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn piece(&mut self, store: &Store) -> io::Result<Vec<u8>> {
+        let mut blocks = Blocks::new();
+        let mut content = vec![0; BLOCK_BYTES];
+        for _ in 0..READS_MAX {
+            if blocks.is_full() {
+                break;
+            }
+            let Some(index) = self.advance(store)? else { break };
+            self.file.read_exact_at(&mut content, index * BLOCK_BYTES as u64)?;
+            // The other side's copy begins with zeros.
+            if !matches!(self.phase, Phase::All { .. }) || !is_zero(&content) {
+                blocks.push(index, &content);
+            }
+        }
+        Ok(blocks.finish(&mut self.sum))
+    }
+
+    /// The next block to be read, which is not marked any more.
+    fn advance(&mut self, store: &Store) -> io::Result<Option<u64>> {
+        match self.phase {
+            Phase::All { next } => {
+                let index = self.next_data(next)?.filter(|index| *index < store.blocks());
+                self.phase = match index {
+                    Some(index) => Phase::All { next: index + 1 },
+                    None => Phase::Written { next: 0, round: 0 },
+                };
+                index.iter().for_each(|index| store.dirty().clear(*index));
+                Ok(index)
+            }
+            Phase::Written { next, round } => {
+                let index = store.dirty().take(next);
+                self.phase = match index {
+                    Some(index) => Phase::Written { next: index + 1, round },
+                    None => Phase::Written { next: 0, round: round + 1 },
+                };
+                Ok(index)
+            }
+            Phase::Still => Ok(store.dirty().take(0)),
+        }
+    }
+
+    /// The first block from `from` on that the file system does not know to be a hole.
+    fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
+        let block = BLOCK_BYTES as u64;
+        let offset = i64::try_from(from * block).map_err(io::Error::other)?;
+        match lseek(&self.file, offset, Whence::SeekData) {
+            Ok(offset) => Ok(Some(offset.unsigned_abs() / block)),
+            // Nothing but holes, or the end.
+            Err(Errno::ENXIO) => Ok(None),
+            // A file system that does not say.
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(Some(from)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
