@@ -137,16 +137,9 @@ impl HostEnds {
         Ok(())
     }
 
-    fn mirror(&self) -> Option<&Store> {
-        match &self.outside.disk {
-            Some(DiskEnd::Mirrored(store)) => Some(store),
-            _ => None,
-        }
-    }
-
     /// Has it written down that the copy of a mirrored disk is in step in `term`.
     fn stamp(&mut self, term: Term) {
-        if let (Some(store), true) = (self.mirror(), term > self.stamped) {
+        if let (Some(store), true) = (self.outside.mirror(), term > self.stamped) {
             store.stamp(term);
             self.stamped = term;
         }
@@ -195,7 +188,7 @@ impl Backend for HostEnds {
             EffectKind::BlockRead | EffectKind::BlockWrite | EffectKind::BlockFlush => {
                 if let Some(disk) = &self.attached.disk {
                     disk.submit(effect);
-                } else if let Some(store) = self.mirror() {
+                } else if let Some(store) = self.outside.mirror() {
                     store.submit(effect);
                 }
             }
@@ -212,7 +205,7 @@ impl Backend for HostEnds {
     fn notice(&mut self, notice: &Notice) {
         match notice {
             Notice::Live(term) => {
-                if let Some(store) = self.mirror() {
+                if let Some(store) = self.outside.mirror() {
                     store.set_live(true);
                 }
                 self.stamp(*term);
@@ -222,7 +215,7 @@ impl Backend for HostEnds {
             }
             Notice::Yielded(_) => {
                 self.attached = Attached::default();
-                if let Some(store) = self.mirror() {
+                if let Some(store) = self.outside.mirror() {
                     store.set_live(false);
                 }
             }
@@ -239,8 +232,8 @@ impl Backend for HostEnds {
         if status.live || status.protected {
             self.stamp(status.term);
         }
-        if let Some(reason) = self.mirror().and_then(Store::failure) {
-            self.give_up(reason.to_owned());
+        if let Some(reason) = self.outside.mirror().and_then(|store| store.failure().map(str::to_owned)) {
+            self.give_up(reason);
         }
         self.reporter.say(Report::from(status));
     }

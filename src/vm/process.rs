@@ -4,7 +4,7 @@ use super::config::{Cluster, DiskFile, GuestKind, Host, VmFile};
 use super::control::Control;
 use super::disk::Disk;
 use super::ends::{DiskEnd, Ending, HostEnds, Outside};
-use super::mirror::files::{CopyError, CopyFiles};
+use super::mirror::files::{CopyError, CopyFiles, Stamp};
 use super::mirror::machine::Mirrored;
 use super::mirror::store::Store;
 use super::recipe::{Recipe, RecipeError};
@@ -226,7 +226,8 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let mut arbiter = place.arbiter(&file.name)?;
     let last = arbiter.last()?;
     let (events, inputs) = bounded(EVENTS_MAX);
-    let outside = outside(file, begin, last.as_ref(), &events)?;
+    let outside =
+        outside(file, &Start { begin, life: id.incarnation, last: last.as_ref(), events: &events })?;
     let store = outside.mirror();
     let machine = |vm| Mirrored::new(vm, store);
     let recording = record.map(|path| RecordingWriter::create(path, &header(profile))).transpose()?;
@@ -289,38 +290,46 @@ fn header(profile: Profile) -> SegmentHeader {
     SegmentHeader { profile, start: LogEnd::default(), start_tick: Tick(0) }
 }
 
-fn outside(
-    file: &VmFile,
+/// What decides how a disk is opened.
+struct Start<'a> {
     begin: Begin,
-    last: Option<&OwnedTerm>,
-    events: &Sender<Event>,
-) -> Result<Outside, RunError> {
-    let disk = file.disk.as_ref().map(|disk| disk_end(disk, begin, last, events)).transpose()?;
+    life: u64,
+    last: Option<&'a OwnedTerm>,
+    events: &'a Sender<Event>,
+}
+
+fn outside(file: &VmFile, start: &Start<'_>) -> Result<Outside, RunError> {
+    let disk = file.disk.as_ref().map(|disk| start.open(disk)).transpose()?;
     Ok(Outside { net: file.net.as_ref().map(|net| (net.switch.clone(), net.mac.0)), disk })
 }
 
-fn disk_end(
-    disk: &DiskFile,
-    begin: Begin,
-    last: Option<&OwnedTerm>,
-    events: &Sender<Event>,
-) -> Result<DiskEnd, RunError> {
-    let failed = |source| RunError::File { doing: "use the disk", path: disk.path.clone(), source };
-    let (files, bytes) = (CopyFiles::new(&disk.path), disk.mib << 20);
-    if let (true, Begin::Secondary { .. }) = (disk.mirror, begin) {
-        let store = Store::awaited(files, bytes, events.clone()).map_err(failed)?;
-        return Ok(DiskEnd::Mirrored(store.into()));
+impl Start<'_> {
+    fn open(&self, disk: &DiskFile) -> Result<DiskEnd, RunError> {
+        let failed = |source| RunError::File { doing: "use the disk", path: disk.path.clone(), source };
+        let (files, bytes) = (CopyFiles::new(&disk.path), disk.mib << 20);
+        let again = match self.begin {
+            Begin::Secondary { .. } if disk.mirror => {
+                let store = Store::awaited(files, bytes, self.life, self.events.clone());
+                return Ok(DiskEnd::Mirrored(store.map_err(failed)?.into()));
+            }
+            // Nobody counts the terms of a VM that is run alone.
+            Begin::Alone => true,
+            Begin::Primary { again, .. } => again,
+            Begin::Secondary { .. } => false,
+        };
+        if disk.mirror {
+            files.admit(self.last, again)?;
+        }
+        Disk::create(&disk.path, disk.mib << 11).map_err(failed)?;
+        if !disk.mirror || self.begin == Begin::Alone {
+            return Ok(DiskEnd::Shared(disk.path.clone()));
+        }
+        // From here on it is this life's: should it die right after its claim, nobody has a newer one.
+        let term = files.stamp()?.map_or(Term(0), |stamp| stamp.term);
+        files.write_stamp(Stamp { term, life: self.life }).map_err(failed)?;
+        let store = Store::open(files, bytes, self.life, self.events.clone()).map_err(failed)?;
+        Ok(DiskEnd::Mirrored(store.into()))
     }
-    if disk.mirror {
-        // Nobody compares the terms of a VM that is run alone.
-        files.admit(last, matches!(begin, Begin::Alone | Begin::Primary { again: true, .. }))?;
-    }
-    Disk::create(&disk.path, disk.mib << 11).map_err(failed)?;
-    if !disk.mirror || begin == Begin::Alone {
-        return Ok(DiskEnd::Shared(disk.path.clone()));
-    }
-    let store = Store::open(files, bytes, events.clone()).map_err(failed)?;
-    Ok(DiskEnd::Mirrored(store.into()))
 }
 
 /// This process's place among the hosts.

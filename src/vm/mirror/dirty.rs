@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct Dirty {
     words: Box<[AtomicU64]>,
+    blocks: u64,
     count: AtomicU64,
 }
 
@@ -17,7 +18,7 @@ impl Dirty {
     /// No block of a disk of so many is marked.
     pub(super) fn new(blocks: u64) -> Self {
         let words = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { words, count: AtomicU64::new(0) }
+        Self { words, blocks, count: AtomicU64::new(0) }
     }
 
     /// How many blocks are marked.
@@ -28,8 +29,8 @@ impl Dirty {
     /// Marks the blocks that these bytes touch, as far as the disk has them.
     pub(super) fn mark(&self, bytes: Range<u64>) {
         let block = BLOCK_BYTES as u64;
-        for index in bytes.start / block..bytes.end.div_ceil(block) {
-            let Some(word) = self.words.get((index / 64) as usize) else { return };
+        for index in bytes.start / block..bytes.end.div_ceil(block).min(self.blocks) {
+            let word = &self.words[(index / 64) as usize];
             if word.fetch_or(1 << (index % 64), Ordering::AcqRel) & 1 << (index % 64) == 0 {
                 self.count.fetch_add(1, Ordering::AcqRel);
             }

@@ -1,7 +1,8 @@
 //! The files of a copy of a disk: `PATH`, which is whole; `PATH.partial`, while it is being filled; and `PATH.term`, the last term in which
-//! `PATH` was in step.
+//! `PATH` was in step, and whose it was.
 //!
-//! Invariant: there is no `PATH` that is not whole, and no `PATH.term` that names a later term than `PATH` was in step in.
+//! Invariant: there is no `PATH` that is not whole, and no `PATH.term` that names a later term than `PATH` was in step in, or a life that
+//! did not go on from it.
 
 use crate::arbiter::OwnedTerm;
 use ft_core::units::{HostId, Term};
@@ -13,6 +14,26 @@ use thiserror::Error;
 /// Where a copy is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyFiles(PathBuf);
+
+/// What is known of a copy: the text of `PATH.term`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The last term in which it was in step; `Term(0)`: of none yet.
+    pub term: Term,
+    /// The incarnation that had it. If that owns a later term, it died before it could write so: there is no newer copy.
+    pub life: u64,
+}
+
+impl Stamp {
+    fn parse(text: &str) -> Option<Self> {
+        let (term, life) = text.trim().split_once(' ')?;
+        Some(Self { term: Term(term.parse().ok()?), life: u64::from_str_radix(life, 16).ok()? })
+    }
+
+    fn is_of(self, last: &OwnedTerm) -> bool {
+        self.term >= last.term || self.life == last.owner.incarnation
+    }
+}
 
 /// Why a VM is not started from the copy on this host.
 #[derive(Debug, Error)]
@@ -45,13 +66,13 @@ pub enum CopyError {
     #[error(
         "the disk {} is out of date: it was last in step in {}, and {owner} owned the last {term}; start the VM there, or go on from \
          this copy and lose what was written since (--again)", .path.display(),
-        .stamp.map_or_else(|| "no known term".to_owned(), |stamp| stamp.to_string())
+        .stamp.map_or_else(|| "no known term".to_owned(), |stamp| stamp.term.to_string())
     )]
     Stale {
         /// The disk.
         path: PathBuf,
         /// When it was in step.
-        stamp: Option<Term>,
+        stamp: Option<Stamp>,
         /// The last term.
         term: Term,
         /// Its owner.
@@ -93,27 +114,27 @@ impl CopyFiles {
         path.into()
     }
 
-    /// The last term in which the copy was in step; `None` where nobody knows.
+    /// When the copy was in step; `None` where nobody knows.
     ///
     /// # Errors
     /// [`CopyError::Read`].
-    pub fn stamp(&self) -> Result<Option<Term>, CopyError> {
+    pub fn stamp(&self) -> Result<Option<Stamp>, CopyError> {
         let path = self.term();
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok().map(Term)),
+            Ok(text) => Ok(Stamp::parse(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(CopyError::Read { path, source }),
         }
     }
 
-    /// Writes down that the copy is in step in `term`.
+    /// Writes down when the copy is in step.
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn write_stamp(&self, term: Term) -> io::Result<()> {
+    pub fn write_stamp(&self, stamp: Stamp) -> io::Result<()> {
         let new = self.beside(".term.new");
         let mut file = File::create(&new)?;
-        writeln!(file, "{}", term.0)?;
+        writeln!(file, "{} {:x}", stamp.term.0, stamp.life)?;
         file.sync_all()?;
         fs::rename(&new, self.term())?;
         self.sync_dir()
@@ -132,11 +153,11 @@ impl CopyFiles {
         if !whole && exists(&partial)? {
             return Err(CopyError::Partial { path, partial });
         }
-        let Some(&OwnedTerm { term, owner, .. }) = last.filter(|_| !again) else { return Ok(()) };
-        let owner = owner.host;
+        let Some(last) = last.filter(|_| !again) else { return Ok(()) };
+        let (term, owner) = (last.term, last.owner.host);
         match self.stamp()? {
             _ if !whole => Err(CopyError::Missing { path, term, owner }),
-            Some(stamp) if stamp >= term => Ok(()),
+            Some(stamp) if stamp.is_of(last) => Ok(()),
             stamp => Err(CopyError::Stale { path, stamp, term, owner }),
         }
     }
@@ -154,9 +175,10 @@ impl CopyFiles {
         Ok(file)
     }
 
-    /// The copy is whole from here on.
-    pub(super) fn complete(&self, file: &File) -> io::Result<()> {
+    /// The copy is whole from here on, and `life` has it.
+    pub(super) fn complete(&self, file: &File, life: u64) -> io::Result<()> {
         file.sync_all()?;
+        self.write_stamp(Stamp { term: Term(0), life })?;
         fs::rename(self.partial(), &self.0)?;
         self.sync_dir()
     }
@@ -193,16 +215,21 @@ mod tests {
         for (last, again) in [(None, false), (None, true), (Some(&last), true)] {
             assert!(refusal(last, again).contains("half a copy"));
         }
-        files.complete(&file).unwrap();
+        files.complete(&file, 9).unwrap();
         assert_eq!(files.disk().metadata().unwrap().len(), 1 << 20);
         assert!(!files.partial().exists());
-        assert!(refusal(Some(&last), false).contains("no known term"));
-        files.write_stamp(Term(6)).unwrap();
+        assert!(refusal(Some(&last), false).contains("in step in term 0"));
+        files.write_stamp(Stamp { term: Term(6), life: 9 }).unwrap();
         let text = refusal(Some(&last), false);
         assert!(text.contains("host 2") && text.contains("term 7") && text.contains("term 6"), "{text}");
         files.admit(Some(&last), true).unwrap();
-        files.write_stamp(Term(7)).unwrap();
+        files.write_stamp(Stamp { term: Term(7), life: 9 }).unwrap();
         files.admit(Some(&last), false).unwrap();
+        // Whoever owns the last term was killed before it wrote so.
+        files.write_stamp(Stamp { term: Term(6), life: last.owner.incarnation }).unwrap();
+        files.admit(Some(&last), false).unwrap();
+        fs::write(files.term(), "a disk").unwrap();
+        assert!(refusal(Some(&last), false).contains("no known term"));
     }
 
     /// What an earlier life left is not what the primary has now.
@@ -212,11 +239,11 @@ mod tests {
         let files = CopyFiles::new(&dir.path().join("disk.img"));
         fs::write(files.disk(), [7; 4096]).unwrap();
         fs::write(files.partial(), [8; 9000]).unwrap();
-        files.write_stamp(Term(3)).unwrap();
+        files.write_stamp(Stamp { term: Term(3), life: 9 }).unwrap();
         let file = files.begin(8192).unwrap();
         assert!(!files.disk().exists());
         assert_eq!(files.stamp().unwrap(), None);
-        files.complete(&file).unwrap();
+        files.complete(&file, 9).unwrap();
         assert_eq!(fs::read(files.disk()).unwrap(), [0; 8192]);
     }
 }

@@ -8,7 +8,7 @@
 
 use super::BLOCK_BYTES;
 use super::dirty::Dirty;
-use super::files::CopyFiles;
+use super::files::{CopyFiles, Stamp};
 use super::piece::{self, Sum};
 use crate::vm::disk::{Status, carry_out, written_bytes};
 use bytes::Bytes;
@@ -85,25 +85,25 @@ pub struct Store {
 }
 
 impl Store {
-    /// Takes into use the whole copy at `files`. What operations answer goes to `events`.
+    /// Takes into use the whole copy at `files`, for this incarnation. What operations answer goes to `events`.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn open(files: CopyFiles, bytes: u64, events: Sender<Event>) -> io::Result<Self> {
+    pub fn open(files: CopyFiles, bytes: u64, life: u64, events: Sender<Event>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(files.disk())?;
-        Self::start(files, bytes, Some(file), events)
+        Self::start(Copy::new(files, bytes, life, Some(file)), events)
     }
 
     /// A copy that a primary is going to fill. What is at `files` stays until it begins to.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn awaited(files: CopyFiles, bytes: u64, events: Sender<Event>) -> io::Result<Self> {
-        Self::start(files, bytes, None, events)
+    pub fn awaited(files: CopyFiles, bytes: u64, life: u64, events: Sender<Event>) -> io::Result<Self> {
+        Self::start(Copy::new(files, bytes, life, None), events)
     }
 
-    fn start(files: CopyFiles, bytes: u64, file: Option<File>, events: Sender<Event>) -> io::Result<Self> {
-        let blocks = bytes.div_ceil(BLOCK_BYTES as u64);
+    fn start(copy: Copy, events: Sender<Event>) -> io::Result<Self> {
+        let (files, blocks) = (copy.files.clone(), copy.blocks());
         let shared = Arc::new(Shared {
             live: AtomicBool::new(false),
             queued_bytes: AtomicU64::new(0),
@@ -113,7 +113,6 @@ impl Store {
         });
         let (work, queue) = unbounded();
         let (answered, closed) = bounded(0);
-        let copy = Copy { files: files.clone(), bytes, file, sum: Sum::default(), unwritten: 0 };
         let mut thread = Thread { copy, shared: Arc::clone(&shared), events, closed };
         let builder = std::thread::Builder::new().name("ft-mirror".into());
         let thread = Some(builder.spawn(move || thread.serve(&queue))?);
@@ -240,7 +239,7 @@ impl Thread {
             Work::Fill(body) => self.copy.fill(&body),
             Work::Finish(sum) => self.copy.finish(sum),
             Work::Mirror(effect) => self.copy.carry_out(&effect).map(|_| self.note(&effect)),
-            Work::Stamp(term) => self.copy.files.write_stamp(term),
+            Work::Stamp(term) => self.copy.stamp(term),
             Work::Operation(_) => unreachable!("returned above"),
         };
         if let Err(error) = done {
@@ -278,6 +277,7 @@ impl Thread {
 struct Copy {
     files: CopyFiles,
     bytes: u64,
+    life: u64,
     file: Option<File>,
     /// What has come in.
     sum: Sum,
@@ -286,6 +286,18 @@ struct Copy {
 }
 
 impl Copy {
+    fn new(files: CopyFiles, bytes: u64, life: u64, file: Option<File>) -> Self {
+        Self { files, bytes, life, file, sum: Sum::default(), unwritten: 0 }
+    }
+
+    fn stamp(&self, term: Term) -> io::Result<()> {
+        self.files.write_stamp(Stamp { term, life: self.life })
+    }
+
+    fn blocks(&self) -> u64 {
+        self.bytes.div_ceil(BLOCK_BYTES as u64)
+    }
+
     fn file(&self) -> io::Result<&File> {
         self.file.as_ref().ok_or_else(|| io::Error::other("the primary has not filled it"))
     }
@@ -297,7 +309,7 @@ impl Copy {
     }
 
     fn fill(&mut self, body: &[u8]) -> io::Result<()> {
-        let blocks = piece::blocks(body, self.bytes.div_ceil(BLOCK_BYTES as u64));
+        let blocks = piece::blocks(body, self.blocks());
         for (index, content) in blocks.map_err(|fault| io::Error::other(fault.0))? {
             let content = content.unwrap_or(&[0; BLOCK_BYTES]);
             self.file()?.write_all_at(content, index * BLOCK_BYTES as u64)?;
@@ -319,7 +331,7 @@ impl Copy {
                 ours.pieces, ours.digest
             )));
         }
-        self.files.complete(self.file()?)
+        self.files.complete(self.file()?, self.life)
     }
 
     fn carry_out(&self, effect: &Effect) -> io::Result<Bytes> {
