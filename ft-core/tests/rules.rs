@@ -15,6 +15,7 @@ use ft_core::message::{Message, Refusal};
 use ft_core::primary::Standing;
 use ft_core::replica::Notice;
 use ft_core::units::{HostId, Span, Term};
+use machine::Counter;
 use pair::{A, B, Pair, identity};
 
 #[test]
@@ -28,6 +29,24 @@ fn r1_the_state_follows_from_the_records() {
     let (a, b) = (pair.nodes[A].machine(), pair.nodes[B].machine());
     assert_eq!((a.tick, a.count, &a.due), (b.tick, b.count, &b.due));
     assert_eq!(a.count, 50);
+}
+
+/// As when a disk that it mirrors is slow: neither state nor records go in, and nothing is lost by that.
+#[test]
+fn r9_a_secondary_whose_machine_is_not_ready_is_waited_for() {
+    let mut pair = Pair::solo(Config::default());
+    let mut slow = Counter::default();
+    slow.delays = 1000;
+    pair.join_with(identity(B, Config::default()), A, slow);
+    for _ in 0..50 {
+        assert!(pair.packet(A));
+        pair.pass(2);
+    }
+    assert!(!pair.is_protected(A) && pair.nodes[B].machine().delays > 0);
+    assert_eq!(pair.nodes[B].machine().count, 0);
+    pair.pass(2000);
+    assert!(pair.is_protected(A), "{:?}", pair.notices);
+    assert_eq!(pair.nodes[B].machine().count, 50);
 }
 
 #[test]

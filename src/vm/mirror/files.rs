@@ -183,6 +183,13 @@ impl CopyFiles {
         self.sync_dir()
     }
 
+    /// The copy is not whole after all.
+    pub(super) fn reopen(&self) -> io::Result<()> {
+        fs::remove_file(self.term())?;
+        fs::rename(&self.0, self.partial())?;
+        self.sync_dir()
+    }
+
     /// Makes what was renamed last through a loss of power.
     fn sync_dir(&self) -> io::Result<()> {
         let dir = self.0.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -215,6 +222,9 @@ mod tests {
         for (last, again) in [(None, false), (None, true), (Some(&last), true)] {
             assert!(refusal(last, again).contains("half a copy"));
         }
+        files.complete(&file, 9).unwrap();
+        files.reopen().unwrap();
+        assert!(refusal(None, true).contains("half a copy"));
         files.complete(&file, 9).unwrap();
         assert_eq!(files.disk().metadata().unwrap().len(), 1 << 20);
         assert!(!files.partial().exists());

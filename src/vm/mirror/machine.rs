@@ -30,10 +30,22 @@ struct Mirror {
     /// Number of the last write that was emitted.
     last_write: u64,
     outgoing: Option<Outgoing>,
-    /// A copy has begun to come in.
-    receives: bool,
+    incoming: Incoming,
     /// The guest rests for one turn.
     rests: bool,
+}
+
+/// Where a copy that comes in stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Incoming {
+    /// Nothing of it is here.
+    Awaited,
+    /// It is being filled.
+    Filling,
+    /// All of it is here: it is to be checked and to get its name before the last piece is taken, for then the pair may be protected.
+    Settled,
+    /// The machine has it.
+    Done,
 }
 
 impl<V: Vcpu> Mirrored<V> {
@@ -44,7 +56,7 @@ impl<V: Vcpu> Mirrored<V> {
             fresh: Vec::new(),
             last_write: 0,
             outgoing: None,
-            receives: false,
+            incoming: Incoming::Awaited,
             rests: false,
         });
         Self { vm, mirror }
@@ -102,35 +114,45 @@ impl Mirror {
             Some(outgoing) => outgoing,
             None => self.outgoing.insert(Outgoing::new(&self.store)?),
         };
-        if outgoing.next(&self.store, vm.is_nearly_saved(outgoing.first)) == Next::Blocks {
-            let bytes = outgoing.piece(&self.store)?;
-            self.rests = outgoing.needs_a_slower_guest();
+        let bytes = match outgoing.next(&self.store, vm.is_nearly_saved(outgoing.first)) {
+            Next::Blocks => Some(outgoing.piece(&self.store)?),
+            Next::Settle => Some(piece::settle(outgoing.settle())),
+            Next::Machine => None,
+        };
+        self.rests = outgoing.needs_a_slower_guest();
+        if let Some(bytes) = bytes {
             return Ok(Saved { bytes: bytes.into(), last: false });
         }
         let saved = vm.save(std::mem::take(&mut outgoing.first));
         if saved.last {
             assert!(outgoing.is_still(), "the machine's last piece comes when the disk has been sent");
-            let bytes = piece::last(outgoing.sum(), &saved.bytes).into();
-            self.outgoing = None;
+            let bytes = piece::last(&saved.bytes).into();
+            (self.outgoing, self.rests) = (None, false);
             return Ok(Saved { bytes, last: true });
         }
-        self.rests = outgoing.is_still();
         Ok(Saved { bytes: piece::machine(&saved.bytes).into(), last: false })
     }
 
     fn restore<V: Vcpu>(&mut self, vm: &mut Vm<V>, piece: &[u8], last: bool) -> Result<(), Fault> {
-        if !std::mem::replace(&mut self.receives, true) {
+        if self.incoming == Incoming::Awaited {
             self.store.begin();
+            self.incoming = Incoming::Filling;
         }
         match piece::parse(piece)? {
             Piece::Machine(piece) if !last => vm.restore(piece, false),
             Piece::Blocks(body) if !last => {
                 piece::blocks(body, self.store.blocks())?;
+                self.incoming = Incoming::Filling;
                 self.store.fill(Bytes::copy_from_slice(body));
                 Ok(())
             }
-            Piece::Last { sum, machine } if last => {
-                self.store.finish(sum);
+            Piece::Settle(sum) if !last => {
+                self.incoming = Incoming::Settled;
+                self.store.settle(sum);
+                Ok(())
+            }
+            Piece::Last(machine) if last && self.incoming == Incoming::Settled => {
+                self.incoming = Incoming::Done;
                 vm.restore(machine, true)
             }
             Piece::Failed(reason) => Err(Fault(reason)),
@@ -178,6 +200,7 @@ impl<V: Vcpu> Machine for Mirrored<V> {
         match &mut self.mirror {
             None => true,
             Some(mirror) if mirror.store.is_live() => mirror.is_ready_to_save(&self.vm),
+            Some(mirror) if mirror.incoming == Incoming::Settled => mirror.store.is_quiet(0),
             Some(mirror) => mirror.store.has_room(),
         }
     }

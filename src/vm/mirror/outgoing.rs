@@ -1,7 +1,7 @@
 //! The live side's disk in pieces for a joining secondary, made while the guest runs (R8).
 //!
 //! First all blocks that hold something; then those written meanwhile, round after round, between the pieces of the machine's own; at last,
-//! with the guest at rest and the disk quiet, what is left. The last piece says what all of them were.
+//! with the guest at rest and the disk quiet, what is left, and what all of them were.
 
 use super::BLOCK_BYTES;
 use super::piece::{Blocks, PIECE_BLOCKS, Sum, is_zero};
@@ -24,6 +24,8 @@ pub(super) struct Outgoing {
     file: File,
     phase: Phase,
     sum: Sum,
+    /// What the other side was told that all pieces were.
+    settled: Option<Sum>,
     /// The machine's own pieces have not begun.
     pub(super) first: bool,
 }
@@ -42,6 +44,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Blocks,
+    Settle,
     Machine,
 }
 
@@ -52,7 +55,7 @@ impl Outgoing {
     /// The operating system's.
     pub(super) fn new(store: &Store) -> io::Result<Self> {
         let file = File::open(store.path())?;
-        Ok(Self { file, phase: Phase::All { next: 0 }, sum: Sum::default(), first: true })
+        Ok(Self { file, phase: Phase::All { next: 0 }, sum: Sum::default(), settled: None, first: true })
     }
 
     /// Whether the guest is to rest, and nothing to be sent, until the disk is quiet.
@@ -69,8 +72,9 @@ impl Outgoing {
         }
     }
 
-    /// What the pieces of blocks so far were.
-    pub(super) fn sum(&self) -> Sum {
+    /// Says what the pieces of blocks so far were.
+    pub(super) fn settle(&mut self) -> Sum {
+        self.settled = Some(self.sum);
         self.sum
     }
 
@@ -85,6 +89,7 @@ impl Outgoing {
                 Next::Blocks
             }
             Phase::Still if written > 0 => Next::Blocks,
+            Phase::Still if self.settled != Some(self.sum) => Next::Settle,
             Phase::Written { .. } | Phase::Still => Next::Machine,
         }
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! 1 machine  a piece of the machine's own
 //! 2 blocks   u32 count, then for each: u32 block number, with bit 31 set when it is all zero; 65536 bytes where it is not
-//! 3 last     u64 how many pieces of blocks there were, u64 their digest; the machine's last piece
+//! 3 settle   u64 how many pieces of blocks there were, u64 their digest: the disk is whole, unless more blocks follow
+//! 5 last     the machine's last piece; a settle came after the last blocks
 //! 4 failed   text: why the primary cannot go on
 //! ```
 
@@ -14,8 +15,9 @@ use ft_core::transfer::MAX_CHUNK_BYTES;
 
 const MACHINE: u8 = 1;
 const BLOCKS: u8 = 2;
-const LAST: u8 = 3;
+const SETTLE: u8 = 3;
 const FAILED: u8 = 4;
+const LAST: u8 = 5;
 
 const ZERO: u32 = 1 << 31;
 
@@ -31,10 +33,8 @@ pub(super) enum Piece<'a> {
     Machine(&'a [u8]),
     /// What [`blocks`] takes.
     Blocks(&'a [u8]),
-    Last {
-        sum: Sum,
-        machine: &'a [u8],
-    },
+    Settle(Sum),
+    Last(&'a [u8]),
     Failed(String),
 }
 
@@ -59,8 +59,13 @@ pub(super) fn machine(piece: &[u8]) -> Vec<u8> {
 }
 
 /// The last piece.
-pub(super) fn last(sum: Sum, piece: &[u8]) -> Vec<u8> {
-    [&[LAST], &sum.pieces.to_le_bytes()[..], &sum.digest.to_le_bytes(), piece].concat()
+pub(super) fn last(piece: &[u8]) -> Vec<u8> {
+    [&[LAST], piece].concat()
+}
+
+/// What all pieces of blocks have been.
+pub(super) fn settle(sum: Sum) -> Vec<u8> {
+    [&[SETTLE], &sum.pieces.to_le_bytes()[..], &sum.digest.to_le_bytes()].concat()
 }
 
 /// A piece that ends the transfer, and says why.
@@ -122,12 +127,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Piece<'_>, Fault> {
     match *kind {
         MACHINE => Ok(Piece::Machine(body)),
         BLOCKS => Ok(Piece::Blocks(body)),
-        LAST => {
+        SETTLE => {
             let (pieces, rest) = body.split_first_chunk().ok_or_else(unknown)?;
-            let (digest, machine) = rest.split_first_chunk().ok_or_else(unknown)?;
-            let sum = Sum { pieces: u64::from_le_bytes(*pieces), digest: u64::from_le_bytes(*digest) };
-            Ok(Piece::Last { sum, machine })
+            let digest = rest.try_into().map_err(|_| unknown())?;
+            Ok(Piece::Settle(Sum { pieces: u64::from_le_bytes(*pieces), digest: u64::from_le_bytes(digest) }))
         }
+        LAST => Ok(Piece::Last(body)),
         FAILED => Ok(Piece::Failed(String::from_utf8_lossy(body).into_owned())),
         _ => Err(unknown()),
     }
@@ -174,7 +179,8 @@ mod tests {
         let mut theirs = Sum::default();
         theirs.add(body);
         assert_eq!(theirs, sum);
-        assert_eq!(parse(&last(sum, b"m")).unwrap(), Piece::Last { sum, machine: b"m" });
+        assert_eq!(parse(&settle(sum)).unwrap(), Piece::Settle(sum));
+        assert_eq!(parse(&last(b"m")).unwrap(), Piece::Last(b"m"));
         assert_eq!(parse(&machine(b"m")).unwrap(), Piece::Machine(b"m"));
         assert_eq!(parse(&failed("no")).unwrap(), Piece::Failed("no".into()));
     }
@@ -195,7 +201,7 @@ mod tests {
 
     #[test]
     fn pieces_that_are_not_ours_are_refused() {
-        for piece in [&b""[..], b"\0", b"\x05abc", &[3, 1, 2, 3]] {
+        for piece in [&b""[..], b"\0", b"\x06abc", &[3, 1, 2, 3]] {
             assert!(parse(piece).is_err(), "{piece:?}");
         }
         for body in [&b""[..], &[1, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 9], &[0, 0, 0, 0, 1]] {

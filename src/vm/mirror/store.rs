@@ -39,8 +39,8 @@ enum Work {
     Begin,
     /// A piece of blocks comes in: its body.
     Fill(Bytes),
-    /// All of them have come in, and this is what they should have been.
-    Finish(Sum),
+    /// All of them have come in, unless more follow, and this is what they should have been.
+    Settle(Sum),
     /// The machine has done this, here as on the live side.
     Mirror(Effect),
     /// This is the live side, and somebody waits for the answer.
@@ -54,7 +54,7 @@ impl Work {
         let content = match self {
             Self::Fill(body) => body.len(),
             Self::Mirror(effect) | Self::Operation(effect) => effect.payload.len(),
-            Self::Begin | Self::Finish(_) | Self::Stamp(_) => 0,
+            Self::Begin | Self::Settle(_) | Self::Stamp(_) => 0,
         };
         WORK_OVERHEAD + content as u64
     }
@@ -148,14 +148,15 @@ impl Store {
         self.shared.failure.get().map(String::as_str)
     }
 
-    /// Whether a secondary should take in more (R9).
+    /// Whether a secondary should take in more (R9): never, once the copy is of no use.
     pub(super) fn has_room(&self) -> bool {
-        self.shared.queued_bytes.load(Ordering::Acquire) < QUEUE_BYTES_MAX
+        self.failure().is_none() && self.shared.queued_bytes.load(Ordering::Acquire) < QUEUE_BYTES_MAX
     }
 
     /// Whether all work is done, and with it the writes up to this one.
     pub(super) fn is_quiet(&self, last_write: u64) -> bool {
-        self.shared.written.load(Ordering::Acquire) >= last_write
+        self.failure().is_none()
+            && self.shared.written.load(Ordering::Acquire) >= last_write
             && self.shared.queued_bytes.load(Ordering::Acquire) == 0
     }
 
@@ -178,8 +179,9 @@ impl Store {
         self.push(Work::Fill(body));
     }
 
-    pub(super) fn finish(&self, sum: Sum) {
-        self.push(Work::Finish(sum));
+    /// All pieces have come in, unless more follow: checks that, and gives the copy its name.
+    pub(super) fn settle(&self, sum: Sum) {
+        self.push(Work::Settle(sum));
     }
 
     /// Writes down that the copy is in step in `term`.
@@ -229,7 +231,7 @@ impl Thread {
         let doing = match &work {
             Work::Begin => "make",
             Work::Fill(_) => "fill",
-            Work::Finish(_) => "complete",
+            Work::Settle(_) => "complete",
             Work::Mirror(_) => "write",
             Work::Stamp(_) => "write the term of",
             Work::Operation(operation) => return self.operate(operation),
@@ -237,7 +239,7 @@ impl Thread {
         let done = match work {
             Work::Begin => self.copy.begin(),
             Work::Fill(body) => self.copy.fill(&body),
-            Work::Finish(sum) => self.copy.finish(sum),
+            Work::Settle(sum) => self.copy.settle(sum),
             Work::Mirror(effect) => self.copy.carry_out(&effect).map(|_| self.note(&effect)),
             Work::Stamp(term) => self.copy.stamp(term),
             Work::Operation(_) => unreachable!("returned above"),
@@ -279,6 +281,8 @@ struct Copy {
     bytes: u64,
     life: u64,
     file: Option<File>,
+    /// It has its name.
+    whole: bool,
     /// What has come in.
     sum: Sum,
     /// Bytes that were filled since they were last written out.
@@ -287,7 +291,8 @@ struct Copy {
 
 impl Copy {
     fn new(files: CopyFiles, bytes: u64, life: u64, file: Option<File>) -> Self {
-        Self { files, bytes, life, file, sum: Sum::default(), unwritten: 0 }
+        let (whole, sum) = (file.is_some(), Sum::default());
+        Self { files, bytes, life, file, whole, sum, unwritten: 0 }
     }
 
     fn stamp(&self, term: Term) -> io::Result<()> {
@@ -303,12 +308,15 @@ impl Copy {
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        (self.sum, self.unwritten) = (Sum::default(), 0);
+        (self.whole, self.sum, self.unwritten) = (false, Sum::default(), 0);
         self.file = Some(self.files.begin(self.bytes)?);
         Ok(())
     }
 
     fn fill(&mut self, body: &[u8]) -> io::Result<()> {
+        if std::mem::take(&mut self.whole) {
+            self.files.reopen()?;
+        }
         let blocks = piece::blocks(body, self.blocks());
         for (index, content) in blocks.map_err(|fault| io::Error::other(fault.0))? {
             let content = content.unwrap_or(&[0; BLOCK_BYTES]);
@@ -323,7 +331,7 @@ impl Copy {
         Ok(())
     }
 
-    fn finish(&mut self, sum: Sum) -> io::Result<()> {
+    fn settle(&mut self, sum: Sum) -> io::Result<()> {
         if self.sum != sum {
             let (Sum { pieces, digest }, ours) = (sum, self.sum);
             return Err(io::Error::other(format!(
@@ -331,7 +339,9 @@ impl Copy {
                 ours.pieces, ours.digest
             )));
         }
-        self.files.complete(self.file()?, self.life)
+        self.files.complete(self.file()?, self.life)?;
+        self.whole = true;
+        Ok(())
     }
 
     fn carry_out(&self, effect: &Effect) -> io::Result<Bytes> {

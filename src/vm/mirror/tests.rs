@@ -69,12 +69,15 @@ fn r8_a_disk_arrives_as_it_is_at_the_cut_while_it_is_written() {
     };
     scribble(40);
     copy.begin();
+    // Too early: more follows.
+    copy.settle(Sum::default());
     let mut outgoing = Outgoing::new(&live).unwrap();
     let (mut pieces, mut last_write) = (0, 0);
     loop {
         match outgoing.next(&live, pieces > 20) {
             Next::Machine if outgoing.is_still() => break,
             Next::Machine => {}
+            Next::Settle => copy.settle(outgoing.settle()),
             Next::Blocks => copy.fill(body(&outgoing.piece(&live).unwrap())),
         }
         pieces += 1;
@@ -85,7 +88,6 @@ fn r8_a_disk_arrives_as_it_is_at_the_cut_while_it_is_written() {
         }
     }
     assert!(pieces > 20, "the guest wrote while it was copied");
-    copy.finish(outgoing.sum());
     // What comes after the cut is mirrored.
     let after = write(last_write + 1, 5, 9, 512);
     live.submit(after.clone());
@@ -119,7 +121,7 @@ fn a_copy_that_is_not_what_was_sent_is_never_complete() {
     let dir = tempfile::tempdir().unwrap();
     let copy = copy(dir.path());
     copy.begin();
-    copy.finish(Sum { pieces: 1, digest: 5 });
+    copy.settle(Sum { pieces: 1, digest: 5 });
     copy.mirror(write(1, 0, 7, 512));
     wait_until("it is found out", || copy.failure().is_some());
     let reason = copy.failure().unwrap().to_owned();
