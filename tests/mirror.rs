@@ -205,3 +205,23 @@ fn after_the_loss_of_all_copies_only_the_newest_disk_is_begun_with() {
     cluster.hosts.wait_until("the guest's service", PATIENCE, |hosts| starts(hosts) == before + 1).unwrap();
     cluster.restart_guest_and_check();
 }
+
+/// Storage that fails on the secondary's side costs the secondary, and nobody else notices.
+#[test]
+fn a_secondary_that_cannot_write_its_copy_gives_up_and_the_primary_goes_on() {
+    let mut cluster = Cluster::solo();
+    cluster.write(50);
+    // No file can be made there.
+    let obstacle = cluster.beside_disk(2, ".partial");
+    std::fs::create_dir(&obstacle).unwrap();
+    cluster.hosts.start_secondary(2, 1).unwrap();
+    let is_failure = |report: &Report| matches!(report, Report::Failed { .. });
+    let heard = cluster.hosts.wait_for("giving up", PATIENCE, |heard| is_failure(&heard.report)).unwrap();
+    let Report::Failed { reason } = heard.report else { unreachable!("that is what was waited for") };
+    assert!(heard.host == 2 && reason.contains("cannot make this host's copy"), "{reason}");
+    cluster.hosts.wait_for_end(2, PATIENCE).unwrap();
+    cluster.write(50);
+    std::fs::remove_dir(&obstacle).unwrap();
+    cluster.seed_under_load(2);
+    cluster.check_equal();
+}
