@@ -1,7 +1,7 @@
 //! The copy of a disk on this host, and the thread that carries out, in order, whatever happens to it: being filled, mirrored writes, and
 //! the operations of the live side.
 //!
-//! Invariant: after anything but an operation of the live side has failed, nothing more is carried out or answered: the copy is of no use,
+//! Invariant: after anything but a stamp or an operation of the live side has failed, nothing more is carried out or answered: the copy is of no use,
 //! and whoever runs the machine learns of it from [`Store::failure`]. A failed operation of the live side is answered as such.
 //!
 //! Unlike a shared disk it needs no lease (R4): nobody else sees this copy, and that of a host which has lost its term is thrown away.
@@ -233,7 +233,7 @@ impl Thread {
             Work::Fill(_) => "fill",
             Work::Settle(_) => "complete",
             Work::Mirror(_) => "write",
-            Work::Stamp(_) => "write the term of",
+            Work::Stamp(term) => return self.stamp(*term),
             Work::Operation(operation) => return self.operate(operation),
         };
         let done = match work {
@@ -241,8 +241,7 @@ impl Thread {
             Work::Fill(body) => self.copy.fill(&body),
             Work::Settle(sum) => self.copy.settle(sum),
             Work::Mirror(effect) => self.copy.carry_out(&effect).map(|_| self.note(&effect)),
-            Work::Stamp(term) => self.copy.stamp(term),
-            Work::Operation(_) => unreachable!("returned above"),
+            Work::Stamp(_) | Work::Operation(_) => unreachable!("returned above"),
         };
         if let Err(error) = done {
             let path = self.copy.files.disk().display();
@@ -251,6 +250,14 @@ impl Thread {
                 .shared
                 .failure
                 .set(format!("cannot {doing} this host's copy of the disk {path}: {error}"));
+        }
+    }
+
+    /// An old stamp makes a copy look older than it is: no reason to end the machine.
+    fn stamp(&self, term: Term) {
+        if let Err(error) = self.copy.stamp(term) {
+            let path = self.copy.files.disk().display();
+            tracing::error!(%path, %term, %error, "the disk's term cannot be written beside it; the machine goes on");
         }
     }
 
