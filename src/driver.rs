@@ -11,7 +11,7 @@ use ft_core::frame::Frame;
 use ft_core::machine::Machine;
 use ft_core::node::{Activity, Node};
 use ft_core::pace::FULL_PACE;
-use ft_core::primary::Standing;
+use ft_core::primary::{HandoverRefused, Standing};
 use ft_core::record::Event;
 use ft_core::replica::{Notice, Output, Role};
 use ft_core::secondary::Progress;
@@ -41,6 +41,16 @@ pub trait Backend {
     /// that depends on it leaves.
     fn sealed(&mut self, _frame: &Frame) {}
 }
+
+/// What a driver can be told to do.
+pub enum Command {
+    /// Begin to hand the machine over to the secondary (see [`Node::hand_over`]); takes the answer at once, and must not block. What
+    /// becomes of it is a notice: [`Notice::Yielded`] or [`Notice::HandoverFailed`].
+    HandOver(Box<dyn FnOnce(Result<(), HandoverRefused>) + Send>),
+}
+
+/// How often the node looks at its clocks. None of its spans needs to be kept more closely.
+const TICK_EVERY: Span = Span::from_ms(5);
 
 /// How often a backend is told how things stand.
 pub const STATUS_EVERY: Span = Span::from_ms(100);
@@ -79,9 +89,9 @@ pub struct Driver<M, B> {
     network: Network,
     net_events: Receiver<NetEvent>,
     inputs: Receiver<Event>,
+    commands: Receiver<Command>,
     claims: Sender<Term>,
     answers: Receiver<(Term, ClaimOutcome)>,
-    tick: Span,
     next_tick: Instant,
     next_status: Instant,
     /// As the backend was last told.
@@ -103,24 +113,25 @@ impl<M: Machine, B: Backend> Driver<M, B> {
         arbiter: impl Arbiter + Send + 'static,
     ) -> std::io::Result<Self> {
         let (claims, answers) = spawn_arbiter(id, arbiter)?;
-        let tick = match node.role() {
-            Role::Primary(primary) => primary.identity().config.flush_after,
-            Role::Secondary(secondary) => secondary.identity().config.flush_after,
-            Role::Halted(_) => Span::from_ms(10),
-        };
         Ok(Self {
             node,
             backend,
             network,
             net_events,
             inputs,
+            commands: channel::never(),
             claims,
             answers,
-            tick,
             next_tick: now(),
             next_status: now(),
             lease: Instant(0),
         })
+    }
+
+    /// Takes commands from there as well.
+    #[must_use]
+    pub fn with_commands(self, commands: Receiver<Command>) -> Self {
+        Self { commands, ..self }
     }
 
     /// The network, to add peers.
@@ -139,7 +150,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
         let (live, protected, lag, pace) = match self.node.role() {
             Role::Primary(primary) => {
                 let protected = matches!(primary.standing(), Standing::Paired { protected: true, .. });
-                (primary.standing() != Standing::Creating, protected, primary.lag(), primary.pace())
+                (primary.is_live(), protected, primary.lag(), primary.pace())
             }
             Role::Secondary(secondary) => {
                 let protected = secondary.progress() == Progress::Following { eligible: true };
@@ -178,12 +189,22 @@ impl<M: Machine, B: Backend> Driver<M, B> {
                     // Backends without inputs: nothing more will come from there.
                     Err(_) => self.inputs = channel::never(),
                 },
+                recv(self.commands) -> command => match command {
+                    Ok(command) => self.carry_out(command),
+                    Err(_) => self.commands = channel::never(),
+                },
                 default(wait) => {}
             }
             self.drain_events()?;
             if let Some(reason) = self.turn(&mut wait) {
                 return Ok(Some(reason));
             }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::HandOver(answer) => answer(self.node.hand_over(now())),
         }
     }
 
@@ -202,7 +223,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
     fn turn(&mut self, wait: &mut Duration) -> Option<HaltReason> {
         let time = now();
         if time >= self.next_tick {
-            self.next_tick = time + self.tick;
+            self.next_tick = time + TICK_EVERY;
             self.node.handle_tick(time);
         }
         if time >= self.next_status {

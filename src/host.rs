@@ -9,8 +9,8 @@
 //!                                         control.sock -> ft primary | ft secondary
 //! ```
 //!
-//! The agent of the host where a VM is live keeps it redundant: when the VM says that it is solo, the agent [chooses](placement) a
-//! host, has that host's agent start a secondary there, tells the VM where it is, and waits until the pair is protected.
+//! The agent of the host where a VM is live keeps it redundant: when the VM says that it is solo, the agent chooses a
+//! host ([`ft_core::placement`]), has that host's agent start a secondary there, tells the VM where it is, and waits until the pair is protected.
 //!
 //! Invariant: a VM's process never depends on its agent. The agent may be killed, started again or replaced by another build; it
 //! finds the processes by its state directory.
@@ -25,7 +25,7 @@ pub mod config;
 mod daemon;
 pub mod events;
 pub mod message;
-pub mod placement;
+pub mod planned;
 mod process;
 mod rim;
 pub mod state;

@@ -17,6 +17,8 @@ pub use ft_net as net;
 
 pub mod arbiter;
 
+pub mod chaos;
+
 pub mod demo;
 
 pub mod driver;
@@ -28,6 +30,8 @@ pub mod host;
 pub mod lan;
 
 pub mod load;
+
+pub mod netns;
 
 pub mod recording;
 

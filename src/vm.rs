@@ -13,3 +13,4 @@ pub mod mirror;
 pub mod process;
 pub mod recipe;
 pub mod report;
+pub mod wishes;

@@ -3,8 +3,10 @@
 
 #[path = "hosts/cluster.rs"]
 mod cluster;
+#[path = "hosts/planned.rs"]
+mod planned;
 
-use cluster::{Cluster, VM};
+use cluster::{Cluster, Counter, VM};
 use ft::host::events::Kind;
 
 #[test]
@@ -32,6 +34,11 @@ fn a_vm_is_live_elsewhere_and_protected_on_a_third_host_after_its_process_was_ki
     let events = cluster.ft(1, &["events"]);
     assert!(events.contains("killed by SIGKILL"), "{events}");
     assert!(cluster.events(live).iter().any(|event| event.kind == Kind::Respawn));
+    assert!(cluster.get(live, "/healthz").ends_with("ok\n"));
+    for figure in ["ft_vm_protected{vm=\"store\"} 1", "ft_failovers_total 1", "ft_peer_up{peer=\"host-1\"} 1"]
+    {
+        cluster.wait_until(figure, |cluster| cluster.get(live, "/metrics").contains(figure));
+    }
 
     let said = cluster.ft(third, &["stop", VM]);
     assert_eq!(said, format!("{VM} is stopped\n"));
@@ -41,6 +48,27 @@ fn a_vm_is_live_elsewhere_and_protected_on_a_third_host_after_its_process_was_ki
     assert!(refused.contains("--again"), "{refused}");
     cluster.ft(1, &["protect", "vm.toml", "--again", "--no-wait"]);
     cluster.check(0..200);
+}
+
+#[test]
+fn roles_change_on_request_within_the_same_two_processes_and_under_an_open_connection() {
+    let mut cluster = Cluster::start();
+    cluster.ft(1, &["protect", "vm.toml"]);
+    let mut counter = Counter::new(&cluster);
+    counter.go_on();
+    let processes = cluster.running();
+    for _ in 0..3 {
+        let (live, secondary) = cluster.pair();
+        // Asked on any host.
+        let said = cluster.ft(6 - live - secondary, &["switchover", VM]);
+        assert_eq!(said, format!("{VM} is live on host-{secondary}; host-{live} follows\n"));
+        counter.go_on();
+        cluster.wait_for_protection();
+        assert_eq!(cluster.pair(), (secondary, live));
+    }
+    assert_eq!(cluster.running(), processes, "nobody was started or ended");
+    let refused = cluster.ft_refused(1, &["switchover", "other"]);
+    assert!(refused.contains("ft list"), "{refused}");
 }
 
 #[test]

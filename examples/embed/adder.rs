@@ -68,7 +68,7 @@ impl Machine for Adder {
     }
 
     fn save(&mut self, _first: bool) -> Saved {
-        Saved { bytes: self.encode().into(), last: true }
+        Saved::whole(self.encode())
     }
 
     fn restore(&mut self, piece: &[u8], _last: bool) -> Result<(), Fault> {

@@ -28,7 +28,8 @@ pub struct Config {
     /// How long a peer that talks may hold back what is due: log that it does not acknowledge, state that it does not
     /// take. Then it counts as lost.
     pub stall: Span,
-    /// How long a record may wait for others before its frame is sent, when no effect waits for it.
+    /// How long a record may wait for others before its frame is sent, when no effect waits for it. Each frame wakes both hosts' network
+    /// threads, which takes time from a guest that only computes.
     pub flush_after: Span,
     /// The same while the guest idles: there is nothing the secondary could run ahead to.
     pub flush_idle_after: Span,
@@ -61,6 +62,8 @@ pub struct Config {
     pub transfer_bytes: usize,
     /// A joining secondary is close enough to be depended on once this much of the log is unacknowledged, in bytes.
     pub catch_up_bytes: usize,
+    /// Within what time log is acknowledged that no effect waits for.
+    pub ack_after: Span,
     /// How far the secondary's machine may run behind before the primary is slowed.
     pub lag_target: Span,
     /// What follows from digests.
@@ -76,7 +79,7 @@ impl Default for Config {
             silence: Span::from_ms(300),
             lease: Span::from_ms(190),
             stall: Span::from_ms(5000),
-            flush_after: Span::from_ms(2),
+            flush_after: Span::from_ms(15),
             flush_idle_after: Span::from_ms(50),
             resend_after: Span::from_ms(1000),
             claim_retry: Span::from_ms(10),
@@ -92,6 +95,7 @@ impl Default for Config {
             backlog_bytes: 32 << 20,
             transfer_bytes: 8 << 20,
             catch_up_bytes: 256 << 10,
+            ack_after: Span::from_ms(20),
             lag_target: Span::from_ms(10),
             verify: Verify::Report,
             record: false,

@@ -40,7 +40,7 @@
 //!     }
 //!     fn in_flight(&self) -> Vec<Effect> { Vec::new() }
 //!     fn digest(&mut self) -> StateDigest { StateDigest(self.count) }
-//!     fn save(&mut self, _first: bool) -> Saved { Saved { bytes: Bytes::new(), last: true } }
+//!     fn save(&mut self, _first: bool) -> Saved { Saved::whole(Bytes::new()) }
 //!     fn restore(&mut self, _piece: &[u8], _last: bool) -> Result<(), Fault> { Ok(()) }
 //! }
 //!

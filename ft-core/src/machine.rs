@@ -71,11 +71,18 @@ pub enum Stop {
     Idle,
 }
 
-/// A piece of a machine's state.
+/// Pieces of a machine's state that were made where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Saved {
-    /// At most [`MAX_CHUNK_BYTES`](crate::transfer::MAX_CHUNK_BYTES).
-    pub bytes: Bytes,
-    /// Whether it is the last.
+    /// At least one; each at most [`MAX_CHUNK_BYTES`](crate::transfer::MAX_CHUNK_BYTES).
+    pub pieces: Vec<Bytes>,
+    /// Whether the last of them is the last of all.
     pub last: bool,
+}
+
+impl Saved {
+    /// A whole state that fits one piece.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self { pieces: vec![bytes.into()], last: true }
+    }
 }

@@ -200,9 +200,9 @@ impl<M: Machine> Node<M> {
         let Role::Primary(primary) = self.replica.role() else { return };
         // A digest that was due anyway does not close the log.
         let is_closed = self.cadence.closed == Some(primary.log().last());
+        let end = primary.log().sealed();
         if is_closed && self.inbox.is_empty() && self.replica.is_settled() {
-            let Some((primary, _)) = self.replica.primary() else { return };
-            let head = head(&mut self.executor, primary.log().sealed());
+            let head = head(&mut self.executor, end);
             self.replica.yield_machine(now, head);
             self.cadence = Cadence::default();
         }
@@ -361,7 +361,10 @@ impl<M: Machine> Live<'_, M> {
         self.primary.flush(self.now, self.out);
         let saved = self.executor.machine_mut().save(first);
         let head = saved.last.then(|| head(self.executor, self.primary.log().sealed()));
-        self.primary.add_chunk(self.now, saved.bytes, head, self.out);
+        let count = saved.pieces.len();
+        for (n, piece) in saved.pieces.into_iter().enumerate() {
+            self.primary.add_chunk(self.now, piece, head.filter(|_| n + 1 == count), self.out);
+        }
     }
 }
 

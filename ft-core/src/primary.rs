@@ -170,6 +170,11 @@ impl Primary {
         self.pacer.lag()
     }
 
+    /// Whether the machine runs here.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// What it is doing.
     pub fn standing(&self) -> Standing {
         match &self.phase {
@@ -324,7 +329,6 @@ impl Primary {
             self.flush(now, out);
         }
         out.claim(self.claims.handle_tick(now));
-        self.pacer.handle_tick(now);
         match &mut self.phase {
             Phase::Seeding(peer, transfer) => peer.handle_tick(now, transfer.is_under_way(), &config),
             Phase::Paired(peer) | Phase::Contested(peer) => peer.handle_tick(now, false, &config),

@@ -131,6 +131,8 @@ pub enum Progress {
     },
     /// Is about to go live.
     Promoting,
+    /// Has handed the machine over, and has not heard from its heir.
+    Yielded,
 }
 
 impl Secondary {
@@ -187,8 +189,7 @@ impl Secondary {
             Phase::Receiving(..) | Phase::Restoring(..) => Progress::Receiving,
             Phase::Following(copy) => Progress::Following { eligible: copy.is_eligible() },
             Phase::Promoting(_) => Progress::Promoting,
-            // It may claim, as it will be told by its heir.
-            Phase::Yielded(..) => Progress::Following { eligible: true },
+            Phase::Yielded(..) => Progress::Yielded,
         }
     }
 
@@ -359,7 +360,7 @@ impl Secondary {
             return Ok(());
         }
         if matches!(message, Message::Log { .. } | Message::Heartbeat { .. }) {
-            self.follow_heir(term);
+            self.follow_heir(term, out);
         }
         match message {
             Message::Superseded if self.copy().is_some_and(Copy::is_eligible) => {
@@ -544,6 +545,7 @@ impl Secondary {
         let limit = self.identity.config.backlog_bytes;
         let Some(copy) = self.copy_mut() else { return Ok(()) };
         copy.take_in(now, frame, limit)?;
+        self.next_send = self.next_send.min(now + self.identity.config.ack_after);
         self.acknowledge_due(now, out);
         Ok(())
     }
@@ -661,7 +663,8 @@ impl Copy {
             self.gap = true;
             return Ok(());
         }
-        self.ack_due = true;
+        // Effects wait for their marks, and the primary waits for a copy that catches up.
+        let is_late = !self.is_eligible();
         match self.reader.accept(frame)? {
             Accepted::New(records) => {
                 self.backlog_bytes += share * records.len();
@@ -669,15 +672,21 @@ impl Copy {
                     Event::Emit { count, .. } => u64::from(count),
                     _ => 0,
                 });
-                self.covered.0 = self.covered.0.saturating_add(emitted.sum());
+                let emitted: u64 = emitted.sum();
+                self.covered.0 = self.covered.0.saturating_add(emitted);
+                self.ack_due |= emitted > 0 || is_late;
                 self.backlog.extend(records.into_iter().map(|record| Waiting {
                     record,
                     bytes: share,
                     since: now,
                 }));
             }
-            Accepted::Duplicate => {}
-            Accepted::Gap => self.gap = true,
+            // An acknowledgement may have been lost.
+            Accepted::Duplicate => self.ack_due = true,
+            Accepted::Gap => {
+                self.gap = true;
+                self.ack_due = true;
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::digests::PageDigests;
 use crate::power::OnCrash;
 use crate::ram::{PAGE_BYTES, Ram, RamError};
 use crate::sections::{SectionError, SectionWriter, Sections};
-use crate::transfer::{Outgoing, encode_pages, take_pages};
+use crate::transfer::{Outgoing, SECTIONS_BYTES_MAX, encode_pages, take_pages, with_sections};
 use crate::vcpu::{CpuState, Vcpu, VcpuStop};
 use ft_core::digest::{Digester, StateDigest};
 use ft_core::effect::Effect;
@@ -81,6 +81,8 @@ pub struct Vm<V> {
     /// Emitted, and not taken yet.
     effects: VecDeque<Effect>,
     outgoing: Option<Outgoing>,
+    /// What has come in of the sections of a state.
+    incoming: Vec<u8>,
     /// The guest rests for one turn, so that a transfer catches up.
     rests: bool,
 }
@@ -106,7 +108,18 @@ impl<V: Vcpu> Vm<V> {
         let digests = PageDigests::new(ram.page_count());
         let (board, effects) = (Board::new(&config.board), VecDeque::new());
         let rest = Rest::default();
-        Ok(Self { vcpu, board, ram, rest, config, digests, effects, outgoing: None, rests: false })
+        Ok(Self {
+            vcpu,
+            board,
+            ram,
+            rest,
+            config,
+            digests,
+            effects,
+            outgoing: None,
+            incoming: Vec::new(),
+            rests: false,
+        })
     }
 
     /// What it is made of.
@@ -325,29 +338,29 @@ impl<V: Vcpu> Machine for Vm<V> {
             None => Outgoing::new(&self.digests),
         };
         let last = outgoing.is_nearly_done();
-        let mut bytes = outgoing.piece(&self.ram, &self.digests, last);
-        if last {
-            let mut writer = SectionWriter::new();
-            self.write_sections(&mut writer);
-            bytes.extend(writer.finish());
-        } else {
+        let piece = outgoing.piece(&self.ram, &self.digests, last);
+        if !last {
             self.rests = outgoing.needs_a_slower_guest();
             self.outgoing = Some(outgoing);
+            return Saved { pieces: vec![piece.into()], last };
         }
-        Saved { bytes: bytes.into(), last }
+        let mut writer = SectionWriter::new();
+        self.write_sections(&mut writer);
+        Saved { pieces: with_sections(piece, &writer.finish()), last }
     }
 
     fn restore(&mut self, piece: &[u8], last: bool) -> Result<(), Fault> {
         let rest = take_pages(&self.ram, piece)?;
+        if self.incoming.len() + rest.len() > SECTIONS_BYTES_MAX {
+            return Err(Fault("pieces of state with too much in them".into()));
+        }
+        self.incoming.extend_from_slice(rest);
         if !last {
-            return if rest.is_empty() {
-                Ok(())
-            } else {
-                Err(Fault("a piece of state with too much in it".into()))
-            };
+            return Ok(());
         }
         let wrong = |error: SectionError| Fault(format!("the primary's state: {error}"));
-        let sections = Sections::parse(rest).map_err(wrong)?;
+        let incoming = std::mem::take(&mut self.incoming);
+        let sections = Sections::parse(&incoming).map_err(wrong)?;
         self.read_sections(&sections).map_err(wrong)
     }
 }

@@ -184,7 +184,9 @@ fn a_state_that_is_transferred_while_the_guest_runs_arrives_equal() {
         let saved = original.save(first);
         first = false;
         pieces += 1;
-        copy.restore(&saved.bytes, saved.last).unwrap();
+        for (n, piece) in saved.pieces.iter().enumerate() {
+            copy.restore(piece, saved.last && n + 1 == saved.pieces.len()).unwrap();
+        }
         if saved.last {
             break;
         }

@@ -36,9 +36,9 @@ impl DirArbiter {
     /// # Errors
     /// When `dir` is no directory, or claims cannot be made in it.
     pub fn open(dir: &Path, vm: &str) -> Result<Self, ArbiterError> {
-        if !fs::metadata(dir).map_err(failed("open the arbiter's directory", dir))?.is_dir() {
-            let error = io::Error::from(io::ErrorKind::NotADirectory);
-            return Err(failed("open the arbiter's directory", dir)(error));
+        let unusable = |source| ArbiterError::Dir { path: dir.into(), source };
+        if !fs::metadata(dir).map_err(unusable)?.is_dir() {
+            return Err(unusable(io::ErrorKind::NotADirectory.into()));
         }
         let own = dir.join(vm);
         match fs::create_dir(&own) {

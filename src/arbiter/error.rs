@@ -8,6 +8,14 @@ use thiserror::Error;
 /// Why an arbiter cannot be used or gives no answer.
 #[derive(Debug, Error)]
 pub enum ArbiterError {
+    /// The shared directory itself.
+    #[error("cannot use {path} as the arbiter's directory (mount it, or make it where all hosts share it)")]
+    Dir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file or directory of it.
     #[error("cannot {doing} {path}")]
     File {

@@ -1,20 +1,21 @@
-//! `ft protect`, `ft list`, `ft status`, `ft stop`, `ft events`: what people ask of the agents.
+//! `ft protect`, `ft list`, `ft drain` and their kin: what people ask of the agents.
 
+mod planned;
 mod show;
+
+pub(crate) use planned::{DrainArgs, FailoverArgs, UndrainArgs, drain, failover, undrain};
 
 use super::CliResult;
 use ft::host::client::{Client, ClientError};
 use ft::host::config::STATE_DIR;
-use ft::host::message::{Answer, HostStatus, Request, VmStatus};
+use ft::host::message::{Answer, Request, VmStatus};
+use ft::host::planned::{LOOK_EVERY, copies, hosts, live, unexpected};
 use ft::vm::config::VmFile;
 use serde::Serialize;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// How often the agent is asked while something is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How long one request for events waits for the next.
 const WAIT_MS: u64 = 10_000;
@@ -67,6 +68,9 @@ pub(crate) struct StatusArgs {
     /// Print it again whenever something has changed, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Say where the next copy is made, and why on no other host
+    #[arg(long, conflicts_with = "watch")]
+    why: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -74,6 +78,14 @@ pub(crate) struct StatusArgs {
 #[derive(clap::Args)]
 pub(crate) struct StopArgs {
     /// The VM: all of its copies end
+    vm: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct SwitchoverArgs {
+    /// The VM: its secondary goes live, and its live copy becomes the secondary
     vm: String,
     #[command(flatten)]
     common: Common,
@@ -117,9 +129,10 @@ pub(crate) fn protect(args: ProtectArgs) -> CliResult {
             if no_wait || vm.copy.protected {
                 return protected(host, vm, goal, common.json);
             }
-            if said != vm.respawn {
-                eprintln!("ft: live on {host}; {}", vm.respawn.as_deref().unwrap_or("not protected yet"));
-                said.clone_from(&vm.respawn);
+            let doing = vm.respawn.as_deref().map_or("not protected yet".into(), show::lasting);
+            if said.as_ref() != Some(&doing) {
+                eprintln!("ft: live on {host}; {doing}");
+                said = Some(doing);
             }
         } else if let Some((host, vm)) = copies.iter().find(|(_, vm)| vm.ended.is_some())
             && copies.iter().all(|(_, vm)| !vm.running)
@@ -147,27 +160,6 @@ fn protected(host: &str, vm: &VmStatus, goal: &str, json: bool) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All copies of a VM, with the hosts that they are on.
-fn copies(client: &mut Client, on: Option<&str>, vm: &str) -> Result<Vec<(String, VmStatus)>, ClientError> {
-    let hosts = hosts(client, on, Request::Status { vm: vm.to_owned() })?;
-    let of = |host: HostStatus| {
-        let vms = host.description.into_iter().flat_map(|description| description.vms);
-        vms.map(move |vm| (host.name.clone(), vm)).collect::<Vec<_>>()
-    };
-    Ok(hosts.into_iter().flat_map(of).collect())
-}
-
-fn hosts(client: &mut Client, on: Option<&str>, request: Request) -> Result<Vec<HostStatus>, ClientError> {
-    match client.ask(on, request)? {
-        Answer::Hosts { hosts } => Ok(hosts),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn unexpected(answer: &Answer) -> ClientError {
-    ClientError::Answer(io::Error::other(format!("{answer:?}")))
-}
-
 pub(crate) fn list(args: ListArgs) -> CliResult {
     let hosts = hosts(&mut args.common.connect()?, None, Request::List)?;
     if args.common.json {
@@ -179,6 +171,9 @@ pub(crate) fn list(args: ListArgs) -> CliResult {
 }
 
 pub(crate) fn status(args: StatusArgs) -> CliResult {
+    if args.why {
+        return planned::why(&args.common, args.vm.as_deref());
+    }
     let mut client = args.common.connect()?;
     let mut last = None;
     loop {
@@ -213,6 +208,25 @@ pub(crate) fn stop(args: StopArgs) -> CliResult {
         writeln!(io::stdout(), "{} is stopped", args.vm)?;
     }
     Ok(if remarks.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(crate) fn switchover(args: SwitchoverArgs) -> CliResult {
+    let SwitchoverArgs { vm, common } = args;
+    let mut client = common.connect()?;
+    let (from, _) = live(&mut client, &vm)?
+        .ok_or_else(|| format!("VM {vm:?} is live on no host that answers: see `ft list`"))?;
+    let to = match client.ask(Some(&from), Request::Switchover { vm: vm.clone() })? {
+        Answer::Live { host } => host,
+        other => return Err(unexpected(&other).into()),
+    };
+    let to = hosts(&mut client, None, Request::List)?.into_iter().find(|host| host.id == to);
+    let to = to.map_or_else(|| "the other host".to_owned(), |host| host.name);
+    if common.json {
+        print_json(&serde_json::json!({ "vm": vm, "from": from, "to": to }))?;
+    } else {
+        writeln!(io::stdout(), "{vm} is live on {to}; {from} follows")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn events(args: EventsArgs) -> CliResult {

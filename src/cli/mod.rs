@@ -3,6 +3,7 @@
 mod agent;
 mod bench;
 mod ca;
+mod chaos;
 mod check;
 mod demo;
 mod host;
@@ -40,6 +41,14 @@ enum Command {
     List(agent::ListArgs),
     /// Say how VMs are
     Status(agent::StatusArgs),
+    /// Change the roles of a VM's two copies, with no work lost
+    Switchover(agent::SwitchoverArgs),
+    /// Empty a host: it takes no further copies, and those that it has are moved to others
+    Drain(agent::DrainArgs),
+    /// Have a host take copies again
+    Undrain(agent::UndrainArgs),
+    /// Kill a VM's live copy, to see that the other takes over
+    Failover(agent::FailoverArgs),
     /// Stop a VM on all hosts
     Stop(agent::StopArgs),
     /// Say what has happened on a host
@@ -56,6 +65,8 @@ enum Command {
     Ca(ca::Args),
     /// Break simulated clusters by the thousand, and check that no rule of the protocol is broken
     Sim(sim::Args),
+    /// Break a cluster of real processes under load, and check that nobody could have noticed
+    Chaos(chaos::Args),
     /// Be the LAN between VMMs of this host, and forward its ports to guests
     Switch(switch::Args),
     /// Measure this build on this machine
@@ -81,6 +92,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Protect(args) => agent::protect(args),
         Command::List(args) => agent::list(args),
         Command::Status(args) => agent::status(args),
+        Command::Switchover(args) => agent::switchover(args),
+        Command::Drain(args) => agent::drain(args),
+        Command::Undrain(args) => agent::undrain(args),
+        Command::Failover(args) => agent::failover(args),
         Command::Stop(args) => agent::stop(args),
         Command::Events(args) => agent::events(args),
         Command::Record(args) => vm::record(args),
@@ -89,6 +104,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Ca(args) => ca::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Chaos(args) => chaos::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Bench(args) => bench::run(args),
     };

@@ -5,7 +5,7 @@ use crate::signals::on_signal;
 use ft::core::config::Config;
 use ft::core::error::HaltReason;
 use ft::core::units::Span;
-use ft::vm::config::VmFile;
+use ft::vm::config::{HEARTBEAT_MS, HEARTBEAT_MS_RANGE, VmFile};
 use ft::vm::control::Control;
 use ft::vm::ends::Ending;
 use ft::vm::log::LogFile;
@@ -25,9 +25,9 @@ struct Common {
     /// Record the log of this copy, while it is live, to a file that `ft replay` takes
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Milliseconds between two signs of life; a host is lost after three
-    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=1000))]
-    heartbeat_ms: u64,
+    /// Milliseconds between two signs of life; a host is lost after three [default: the file's, or 100]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(HEARTBEAT_MS_RANGE))]
+    heartbeat_ms: Option<u64>,
     /// Report as JSON lines on standard output
     #[arg(long)]
     json: bool,
@@ -95,7 +95,7 @@ pub(crate) fn run(args: RunArgs) -> CliResult {
 pub(crate) fn record(args: RecordArgs) -> CliResult {
     let RecordArgs { recording, file, json } = args;
     let agent = AgentArgs::default();
-    let common = Common { file, record: Some(recording), heartbeat_ms: 100, json, agent };
+    let common = Common { file, record: Some(recording), heartbeat_ms: None, json, agent };
     start(common, Begin::Alone)
 }
 
@@ -118,7 +118,7 @@ fn start(common: Common, begin: Begin) -> CliResult {
         None if common.json => Reporter::json(),
         None => Reporter::plain(),
     };
-    let config = config(common.heartbeat_ms);
+    let config = config(common.heartbeat_ms.or(file.heartbeat_ms).unwrap_or(HEARTBEAT_MS));
     let options = Options { begin, config, record: common.record, reporter, stop: on_signal()?, control };
     match process::run(&file, options)? {
         Ended::Stopped | Ended::Over(HaltReason::Requested) | Ended::Ending(Ending::PowerOff) => Ok(ExitCode::SUCCESS),

@@ -1,6 +1,9 @@
 //! What a cluster is told at its start, and what can go wrong with it.
 
+use super::agents::WiresError;
+use crate::host::client::ClientError;
 use crate::lan::LanError;
+use crate::vm::config::ConfigError;
 use crossbeam::channel::{Receiver, never};
 use ft_net::identity::IdentityError;
 use std::io;
@@ -70,6 +73,15 @@ pub enum HostsError {
     /// The LAN.
     #[error(transparent)]
     Lan(#[from] LanError),
+    /// The network of hosts.
+    #[error(transparent)]
+    Wires(#[from] WiresError),
+    /// The VM's file.
+    #[error(transparent)]
+    File(#[from] ConfigError),
+    /// A host's agent.
+    #[error(transparent)]
+    Agent(#[from] ClientError),
     /// There is no live host to be killed.
     #[error("no host is live")]
     NoneLive,

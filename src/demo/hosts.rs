@@ -11,6 +11,7 @@ use ft_net::identity::DAY;
 use ft_net::{ClusterCa, HostName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
@@ -19,7 +20,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Where the guest's service is, in the guest's network.
-const GUEST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 6379);
+pub(super) const GUEST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 6379);
+
+/// The address of its network card.
+pub(super) const GUEST_MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
 /// A report, from whom, and when it was heard.
 #[derive(Clone, Debug)]
@@ -98,25 +102,12 @@ impl Hosts {
             let credentials = config.dir.join(&host.name);
             let name: HostName = host.name.parse()?;
             ca.issue(&name, 2 * DAY)?.write(&credentials)?;
+            let disk = DiskFile { path: config.disk(host.id), mib: config.disk_mib, mirror: config.mirror };
             let file = VmFile {
-                name: "demo".into(),
-                ram_mib: config.ram_mib,
-                guest: Guest {
-                    command_line: format!("ip={}/24 gw=10.0.2.2 {}", GUEST.ip(), config.command_line),
-                    ..Guest::default()
-                },
-                net: Some(Net { mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), switch: socket.clone() }),
-                disk: Some(DiskFile {
-                    path: config.disk(host.id),
-                    mib: config.disk_mib,
-                    mirror: config.mirror,
-                }),
                 cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
+                ..guest_vm(("demo", config.ram_mib), &config.command_line, socket.clone(), disk)
             };
-            let text = toml::to_string(&file)
-                .map_err(|error| io_error("write a VM file", io::Error::other(error)))?;
-            let path = vm_file(&config.dir, host.id);
-            std::fs::write(&path, text).map_err(|source| io_error("write a VM file", source))?;
+            write_toml(&vm_file(&config.dir, host.id), &file)?;
         }
         let addresses = hosts.iter().map(|host| (host.id, host.address)).collect();
         let (running, life) = (BTreeMap::new(), BTreeMap::new());
@@ -398,16 +389,43 @@ fn vm_file(dir: &Path, host: u64) -> PathBuf {
     dir.join(format!("host-{host}.toml"))
 }
 
-fn make_dir(path: &Path) -> Result<(), HostsError> {
+/// A VM with the built-in guest, on the LAN that is at the socket `switch`.
+pub(super) fn guest_vm(
+    (name, ram_mib): (&str, u64),
+    command_line: &str,
+    switch: PathBuf,
+    disk: DiskFile,
+) -> VmFile {
+    VmFile {
+        name: name.to_owned(),
+        ram_mib,
+        heartbeat_ms: None,
+        guest: Guest {
+            command_line: format!("ip={}/24 gw=10.0.2.2 {command_line}", GUEST.ip()),
+            ..Guest::default()
+        },
+        net: Some(Net { mac: GUEST_MAC, switch }),
+        disk: Some(disk),
+        placement: Default::default(),
+        cluster: None,
+    }
+}
+
+pub(super) fn write_toml(path: &Path, file: &impl Serialize) -> Result<(), HostsError> {
+    let write = || std::fs::write(path, toml::to_string(file).map_err(io::Error::other)?);
+    write().map_err(|source| io_error(format!("write {}", path.display()), source))
+}
+
+pub(super) fn make_dir(path: &Path) -> Result<(), HostsError> {
     std::fs::create_dir(path).map_err(|source| io_error(format!("make {}", path.display()), source))
 }
 
-fn io_error(doing: impl Into<String>, source: io::Error) -> HostsError {
+pub(super) fn io_error(doing: impl Into<String>, source: io::Error) -> HostsError {
     HostsError::Io { doing: doing.into(), source }
 }
 
 /// An address on this machine whose port nobody uses, neither for UDP nor for TCP.
-fn free_address() -> Result<SocketAddr, HostsError> {
+pub(super) fn free_address() -> Result<SocketAddr, HostsError> {
     let failed = |source| io_error("find a free port", source);
     loop {
         let tcp = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;

@@ -3,9 +3,12 @@
 //! Invariant: [`Agent::handle`] does not wait for the network or for a VM. What takes time is begun through the [`Rim`], which comes
 //! back with an input. It does write small files: what an agent promises must outlive it.
 
+mod guest;
+mod planned;
 mod requests;
 mod respawn;
 mod vm;
+mod wishes;
 
 use super::config::{Capacity, HostFile};
 use super::events::{Events, Kind};
@@ -17,8 +20,8 @@ use super::telemetry;
 use crate::arbiter::OwnedTerm;
 use crate::vm::config::VmFile;
 use crate::vm::control::Line;
-use ft_vmm::soft::SoftVcpu;
-use ft_vmm::vcpu::Vcpu as _;
+use crate::vm::process::host_traits;
+use ft_core::placement::{Candidate, Demand, HostState, HostTraits};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -47,8 +50,8 @@ pub(super) enum Input {
     Heard(String, u64, Line),
     /// Another host's agent has described its host, or does not answer.
     Described(u64, Result<Box<Description>, String>),
-    /// A secondary listens there; or why there is none.
-    Seeded(String, u64, Result<SocketAddr, String>),
+    /// The secondary of a VM that was begun in this attempt listens there; or why there is none.
+    Seeded((String, u64), Result<SocketAddr, String>),
     /// Time has passed.
     Tick,
     /// The agent is to end. VMs go on.
@@ -82,10 +85,14 @@ pub(super) struct Agent {
     file: Arc<HostFile>,
     program: PathBuf,
     state: StateDir,
+    /// Somebody has said that this host takes no further copies; kept in the state directory.
+    drained: bool,
     events: Events,
     rim: Rim,
     peers: BTreeMap<u64, PeerView>,
     vms: BTreeMap<String, Vm>,
+    /// What is wanted for VMs that have asked for a host since the last tick.
+    asked: BTreeMap<String, Demand>,
     /// Lives of VM processes, counted to tell late words of an earlier one.
     lives: u64,
     clean_at: Instant,
@@ -110,8 +117,21 @@ impl Agent {
             (peer.id, PeerView { name, down, description: None, described: None })
         };
         let peers = file.peers.iter().map(unknown).collect();
-        let (vms, lives) = (BTreeMap::new(), 0);
-        let mut agent = Self { file, program, state, events, rim, peers, vms, lives, clean_at: now, health };
+        let (vms, lives, drained) = (BTreeMap::new(), 0, state.is_draining());
+        let mut agent = Self {
+            file,
+            program,
+            state,
+            drained,
+            events,
+            rim,
+            peers,
+            vms,
+            asked: BTreeMap::new(),
+            lives,
+            clean_at: now,
+            health,
+        };
         agent.events.add(None, Kind::AgentStarted, format!("build {}", env!("CARGO_PKG_VERSION")));
         agent.find_vms()?;
         Ok(agent)
@@ -138,7 +158,7 @@ impl Agent {
             }
             Input::Heard(vm, life, line) => self.handle_line(&vm, life, line),
             Input::Described(peer, outcome) => self.handle_description(peer, outcome),
-            Input::Seeded(vm, host, outcome) => self.handle_seeded(&vm, host, outcome),
+            Input::Seeded((vm, attempt), outcome) => self.handle_seeded((&vm, attempt), outcome),
             Input::Tick => self.handle_tick(),
             Input::Stop => {}
         }
@@ -151,6 +171,7 @@ impl Agent {
             self.look_after(name, now);
             self.respawn(name, now);
         }
+        self.place_all();
         if now >= self.clean_at {
             self.clean_at = now + CLEAN_EVERY;
             self.remove_old();
@@ -165,6 +186,7 @@ impl Agent {
     fn handle_description(&mut self, id: u64, outcome: Result<Box<Description>, String>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let was_up = peer.down.is_none();
+        let before = peer.candidate();
         peer.described = Some(Instant::now());
         let event = match outcome {
             Ok(description) if description.id != id => {
@@ -181,26 +203,39 @@ impl Agent {
                 was_up.then_some((Kind::PeerDown, reason))
             }
         };
+        let after = peer.candidate();
         if let Some((kind, text)) = event {
             let text = format!("{}: {text}", peer.name);
             self.events.add(None, kind, text);
+        }
+        let is_up = |candidate: &Candidate| candidate.state == HostState::Up;
+        if is_up(&after) && (!is_up(&before) || after.free_bytes > before.free_bytes) {
+            self.handle_hosts_changed();
         }
     }
 
     /// What this host has, and what runs on it.
     fn description(&self) -> Description {
         let file = &self.file;
+        let HostTraits { protocol, build, cpu, tick } = host_traits();
         Description {
             id: file.id,
             name: file.name.clone(),
             domain: file.domain().to_owned(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            cpu: SoftVcpu::model(),
-            draining: file.draining,
+            version: build,
+            protocol,
+            cpu,
+            tick,
+            draining: self.is_draining(),
             capacity: file.capacity,
             free: self.free(),
             vms: self.vms.values().map(Vm::status).collect(),
         }
+    }
+
+    /// Whether this host takes no further copies.
+    fn is_draining(&self) -> bool {
+        self.file.draining || self.drained
     }
 
     fn free(&self) -> Capacity {

@@ -25,7 +25,7 @@
 //! Paths are relative to the file's directory.
 
 use crate::arbiter::ArbiterConfig;
-use crate::vm::config::{ConfigError, Host};
+use crate::vm::config::{ConfigError, Host, read_as};
 use ft_net::{HostName, Peer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,11 +95,11 @@ impl HostFile {
     /// # Errors
     /// [`ConfigError`], which names the file, the place and what to do.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.into(), source };
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        let wrong = |reason: String| ConfigError::Content { path: path.into(), reason };
-        let mut file: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        file.check().map_err(wrong)?;
+        let mut file = read_as(path, |text| {
+            let file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+            file.check()?;
+            Ok(file)
+        })?;
         if let Some(dir) = path.parent() {
             for path in [&mut file.credentials, &mut file.state] {
                 *path = dir.join(&*path);

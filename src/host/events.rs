@@ -56,6 +56,16 @@ pub enum Kind {
     NoHost,
     /// A VM is being stopped.
     Stopping,
+    /// A guest hung or crashed, and has begun again.
+    GuestRestarted,
+    /// A VM is handed over because its guest went down again.
+    GuestMoved,
+    /// A VM's process was killed on purpose, as a test.
+    Killed,
+    /// This host takes no further copies, or takes them again.
+    Draining,
+    /// A secondary is ended here or elsewhere, to be made anew on another host.
+    Relocating,
 }
 
 /// Something that happened.

@@ -7,6 +7,8 @@ use super::events::Event;
 use crate::vm::config::Host;
 use crate::vm::control::Snapshot;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 
 /// A request, as a person sends it to the local agent.
@@ -58,6 +60,40 @@ pub enum Request {
     },
     /// All hosts and what runs on them.
     List,
+    /// Have the VM's live copy, which is here, change roles with its secondary.
+    Switchover {
+        /// The VM.
+        vm: String,
+    },
+    /// Have this host take no further copies, or take them again.
+    Drain {
+        /// Whether it takes none.
+        draining: bool,
+    },
+    /// Have the secondary of a VM that is live here made anew on another host than the one where it is.
+    Relocate {
+        /// The VM.
+        vm: String,
+        /// The number of the host that it is to leave.
+        from: u64,
+    },
+    /// A step of that: end the secondary here, although it is in step. Only the host where the VM is live may ask.
+    Release {
+        /// The VM.
+        vm: String,
+    },
+    /// Kill the live copy of a VM, which is here and protected: a test.
+    Kill {
+        /// The VM.
+        vm: String,
+        /// Its process, so that no other one is killed.
+        pid: u32,
+    },
+    /// Where a further copy of a VM that is live here would be made, and why.
+    Why {
+        /// The VM.
+        vm: String,
+    },
     /// Stop a VM on all hosts.
     Stop {
         /// The VM.
@@ -118,6 +154,13 @@ pub enum Answer {
         /// Oldest first.
         events: Vec<Event>,
     },
+    /// To [`Request::Switchover`]: the VM is live there now.
+    Live {
+        /// The host's number.
+        host: u64,
+    },
+    /// To [`Request::Why`].
+    Why(Why),
     /// It is done, or under way.
     Done {
         /// What is worth knowing all the same.
@@ -154,8 +197,12 @@ pub struct Description {
     pub domain: String,
     /// The build of its agent.
     pub version: String,
-    /// The CPU model that its VMs see: copies of a VM need the same (R10).
+    /// The version of the pair protocol: of this and what follows, copies of a VM need the same (R10).
+    pub protocol: u32,
+    /// The CPU model that its VMs see.
     pub cpu: String,
+    /// What a tick of theirs counts.
+    pub tick: String,
     /// Whether it takes no further copies.
     pub draining: bool,
     /// What VMs may use there.
@@ -164,6 +211,50 @@ pub struct Description {
     pub free: Capacity,
     /// The copies of VMs there, those that are over too.
     pub vms: Vec<VmStatus>,
+}
+
+/// What decides where a VM's next copy is made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Why {
+    /// The VM.
+    pub vm: String,
+    /// What is being done to make it redundant: what is waited for, and when that ends.
+    pub doing: String,
+    /// Whether a copy is wanted, and no host can take it.
+    pub no_host: bool,
+    /// The last choice that was made while it was live here; none before the first.
+    pub last: Option<Choice>,
+    /// What would be chosen now.
+    pub now: Choice,
+}
+
+/// A choice among the hosts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Choice {
+    /// The number of the chosen one; `None`: none can take a copy.
+    pub chosen: Option<u64>,
+    /// Every host: the chosen one first, then those that would do.
+    pub hosts: Vec<HostChoice>,
+}
+
+/// What a choice says of a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostChoice {
+    /// Its name.
+    pub host: String,
+    /// In words.
+    pub verdict: String,
+}
+
+/// One line for each host.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, HostChoice { host, verdict }) in self.hosts.iter().enumerate() {
+            let end = if index > 0 { "\n" } else { "" };
+            write!(f, "{end}{host}: {verdict}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A host as another one's agent knows it.
@@ -194,6 +285,9 @@ pub struct VmStatus {
     pub copy: Snapshot,
     /// How it ended.
     pub ended: Option<Ended>,
+    /// VMs that it must not share a host with.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub apart_from: BTreeSet<String>,
     /// Whether it is not to be made redundant: it is being stopped.
     pub retired: bool,
     /// What is being done to make it redundant.

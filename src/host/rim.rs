@@ -27,6 +27,9 @@ use tokio::task::JoinSet;
 const DESCRIBE_EVERY: Duration = Duration::from_secs(1);
 const DESCRIBE_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long somebody who wants to see all hosts waits for them to say what they are like.
+const REFRESH_WITHIN: Duration = Duration::from_millis(300);
+
 /// How long another host's agent may take to have a secondary listen, and to end a copy.
 const SEED_WITHIN: Duration = Duration::from_secs(20);
 const RETIRE_WITHIN: Duration = Duration::from_secs(20);
@@ -71,7 +74,7 @@ impl Rim {
     }
 
     /// Has a secondary of a VM made on another host.
-    pub(super) fn seed(&self, vm: &str, host: u64, request: Request) {
+    pub(super) fn seed(&self, (vm, attempt): (&str, u64), host: u64, request: Request) {
         let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
         self.runtime.spawn(async move {
             let outcome = match shared.ask(host, &request, SEED_WITHIN).await {
@@ -79,7 +82,7 @@ impl Rim {
                 Ok(other) => Err(unexpected(other)),
                 Err(reason) => Err(reason),
             };
-            shared.tell(Input::Seeded(vm, host, outcome)).await;
+            shared.tell(Input::Seeded((vm, attempt), outcome)).await;
         });
     }
 
@@ -90,6 +93,27 @@ impl Rim {
             if let Err(error) = shared.ask(host, &Request::Discard { vm }, DESCRIBE_WITHIN).await {
                 tracing::debug!(error, host, "a copy could not be discarded");
             }
+        });
+    }
+
+    /// Has a VM that is live here change roles with its secondary.
+    pub(super) fn switch_over(&self, vm: &str) {
+        let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
+        self.runtime.spawn(async move {
+            let request = Request::Switchover { vm: vm.clone() };
+            if let Answer::Refused { reason } = shared.answer(None, request).await {
+                tracing::warn!(vm, reason, "a VM is not handed over");
+            }
+        });
+    }
+
+    /// Has a secondary on another host ended that is in step.
+    pub(super) fn release(&self, vm: &str, host: u64, reply: Reply) {
+        let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
+        self.runtime.spawn(async move {
+            let answer = shared.ask(host, &Request::Release { vm }, RETIRE_WITHIN).await;
+            // Whoever asked may not wait any more.
+            let _ = reply.send(answer.unwrap_or_else(Answer::refused));
         });
     }
 
@@ -200,6 +224,9 @@ impl Shared {
     async fn answer(self: &Arc<Self>, from: Option<HostName>, request: Request) -> Answer {
         match request {
             Request::Protect { file, again, lost } => {
+                // What was said a moment ago may be out of date.
+                self.describe_all().await;
+                self.describe_all().await;
                 let protect =
                     self.look_up(&file).await.map(|(file, last)| Protect { file, again, lost, last });
                 match protect {
@@ -208,9 +235,29 @@ impl Shared {
                 }
             }
             Request::Stop { vm } => self.stop_everywhere(&vm).await,
+            Request::Switchover { ref vm } | Request::Relocate { ref vm, .. } => {
+                match self.last_term(vm).await {
+                    // Until the arbiter has answered the machine stands still, between two live copies and when it has lost one.
+                    Err(reason) => {
+                        Answer::refused(format!("{reason}; copies are moved only while it answers"))
+                    }
+                    Ok(_) => {
+                        let answer = self.ask_agent(|reply| Input::Asked(None, request, reply)).await;
+                        self.describe_all().await;
+                        answer
+                    }
+                }
+            }
             request => {
-                if let Request::Events { since, wait_ms } = request {
-                    self.await_event(since, Duration::from_millis(wait_ms).min(WAIT_MAX)).await;
+                match request {
+                    Request::Events { since, wait_ms } => {
+                        self.await_event(since, Duration::from_millis(wait_ms).min(WAIT_MAX)).await;
+                    }
+                    Request::List | Request::Status { .. } | Request::Why { .. } => {
+                        // What a host does not say in time is as it last said it.
+                        let _ = tokio::time::timeout(REFRESH_WITHIN, self.describe_all()).await;
+                    }
+                    _ => {}
                 }
                 let from = from.map(|name| name.to_string());
                 self.ask_agent(|reply| Input::Asked(from, request, reply)).await
@@ -224,13 +271,18 @@ impl Shared {
         if file.cluster.is_some() {
             return Err("the VM's file has a [cluster]: leave it out, agents know the hosts".into());
         }
-        let (arbiter, name) = (self.file.arbiter.clone(), file.name.clone());
+        let last = self.last_term(&file.name).await?;
+        Ok((file, last))
+    }
+
+    /// The last term of a VM that anybody owns.
+    async fn last_term(&self, vm: &str) -> Result<Option<OwnedTerm>, String> {
+        let (arbiter, name) = (self.file.arbiter.clone(), vm.to_owned());
         let last = tokio::task::spawn_blocking(move || {
             let last = arbiter.open(&name).and_then(|mut arbiter| arbiter.last());
             last.map_err(|error| format!("cannot ask the arbiter: {}", in_one_line(&error)))
         });
-        let last = last.await.map_err(|error| error.to_string())??;
-        Ok((file, last))
+        last.await.map_err(|error| error.to_string())?
     }
 
     /// Ends all copies of a VM: those that would take over first.

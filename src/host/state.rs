@@ -4,6 +4,7 @@
 //! STATE/lock                    held by the agent that uses the directory
 //! STATE/agent.sock              where people reach it (`ft list` and its kin)
 //! STATE/events, events.1        what has happened
+//! STATE/draining                there while the host takes no further copies
 //! STATE/vms/NAME/vm.toml        the file that the copy was started with
 //!                meta.json      which process it is, and how it ended
 //!                control.sock   where its process is told what to do
@@ -85,6 +86,30 @@ impl StateDir {
     /// Where events are kept.
     pub fn events(&self) -> PathBuf {
         self.dir.join("events")
+    }
+
+    /// Whether somebody has said that this host takes no further copies.
+    pub fn is_draining(&self) -> bool {
+        self.draining().exists()
+    }
+
+    /// Keeps that this host takes no further copies, or that it takes them again.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_draining(&self, draining: bool) -> io::Result<()> {
+        if draining {
+            return write(&self.draining(), b"");
+        }
+        match fs::remove_file(self.draining()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn draining(&self) -> PathBuf {
+        self.dir.join("draining")
     }
 
     /// The copies that have files here, by name.
@@ -206,6 +231,15 @@ mod tests {
         assert!(error.contains("another agent"), "{error}");
         drop(state);
         StateDir::open(&dir.path().join("ft")).unwrap();
+    }
+
+    #[test]
+    fn that_a_host_is_draining_outlives_its_agent_until_it_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        for draining in [false, true, true, false, false] {
+            StateDir::open(dir.path()).unwrap().set_draining(draining).unwrap();
+            assert_eq!(StateDir::open(dir.path()).unwrap().is_draining(), draining);
+        }
     }
 
     #[test]

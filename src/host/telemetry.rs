@@ -10,6 +10,7 @@
 //! | `ft_peer_up` | peer | 1 while that host's agent answers |
 //! | `ft_respawns_total` | result | secondaries made, and tries that failed |
 //! | `ft_failovers_total` | | copies that took over here |
+//! | `ft_guest_restarts_total` | vm, cause | guests that hung (`watchdog`) or crashed (`crash`) here and began again |
 //!
 //! They are for this machine's eyes only: nothing protects them.
 
@@ -17,6 +18,7 @@ use super::message::Description;
 use crate::vm::control::Role;
 use axum::http::StatusCode;
 use axum::routing::get;
+use ft_vmm::power::Cause;
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_util::MetricKindMask;
@@ -108,6 +110,7 @@ fn text(role: Role) -> &'static str {
         Role::Live => "live",
         Role::Following => "following",
         Role::Promoting => "promoting",
+        Role::Yielded => "yielded",
         Role::Over => "over",
     }
 }
@@ -115,6 +118,12 @@ fn text(role: Role) -> &'static str {
 /// A secondary was made, or a try at it failed.
 pub(super) fn count_respawn(made: bool) {
     counter!("ft_respawns_total", "result" => if made { "made" } else { "failed" }).increment(1);
+}
+
+/// A guest began again.
+pub(super) fn count_guest_restart(vm: &str, cause: Cause) {
+    let cause = if cause == Cause::Watchdog { "watchdog" } else { "crash" };
+    counter!("ft_guest_restarts_total", "vm" => vm.to_owned(), "cause" => cause).increment(1);
 }
 
 /// A copy took over here.

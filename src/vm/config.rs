@@ -3,12 +3,14 @@
 //! ```toml
 //! name = "exchange"
 //! ram_mib = 64
+//! heartbeat_ms = 100               # between two signs of life; a host is lost after three
 //!
 //! [guest]                          # left out: the built-in key-value store
 //! kind = "flat"                    # built-in, flat or linux
 //! image = "guest.elf"
 //! command_line = "mode=kv"
 //! on_crash = "restart"             # or "stop"
+//! again_within_s = 600             # down again so soon, it is handed over to the other host, by agents; 0: never
 //!
 //! [net]
 //! mac = "52:54:00:12:34:56"
@@ -29,17 +31,22 @@
 //! ]
 //! ```
 //!
-//! Paths are relative to the file's directory.
+//! Paths are relative to the file's directory. `[placement]`, for agents: see [`Wishes`].
 
 use crate::arbiter::ArbiterConfig;
 use crate::lan::Mac;
+use crate::vm::wishes::Wishes;
 use ft_vmm::power::OnCrash;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
+
+/// A guest that goes down again within so many seconds is handed over, unless its file says otherwise.
+const AGAIN_WITHIN_S: u64 = 600;
 
 /// A VM's file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,6 +57,8 @@ pub struct VmFile {
     /// RAM in MiB.
     #[serde(default = "default_ram_mib")]
     pub ram_mib: u64,
+    /// Milliseconds between two signs of life; a host is lost after three. Left out: [`HEARTBEAT_MS`].
+    pub heartbeat_ms: Option<u64>,
     /// What runs in it.
     #[serde(default)]
     pub guest: Guest,
@@ -57,9 +66,18 @@ pub struct VmFile {
     pub net: Option<Net>,
     /// Its disk; left out: none.
     pub disk: Option<DiskFile>,
+    /// Where agents are to have its copies.
+    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
+    pub placement: Wishes,
     /// The hosts; left out: it can only be run unprotected.
     pub cluster: Option<Cluster>,
 }
+
+/// Milliseconds between two signs of life, unless something else is asked for.
+pub const HEARTBEAT_MS: u64 = 100;
+
+/// What can be asked for.
+pub const HEARTBEAT_MS_RANGE: std::ops::RangeInclusive<u64> = 10..=1000;
 
 fn default_ram_mib() -> u64 {
     64
@@ -82,6 +100,16 @@ pub struct Guest {
     /// What the machine does when it crashes.
     #[serde(default)]
     pub on_crash: OnCrash,
+    /// A guest that hangs or crashes again within so many seconds is handed over to the other host, by agents; 0: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again_within_s: Option<u64>,
+}
+
+impl Guest {
+    /// How soon a second restart has the VM handed over.
+    pub fn again_within(&self) -> Duration {
+        Duration::from_secs(self.again_within_s.unwrap_or(AGAIN_WITHIN_S))
+    }
 }
 
 /// How a guest is started.
@@ -179,6 +207,16 @@ pub enum ConfigError {
     },
 }
 
+/// What the text of a file says.
+pub(crate) fn read_as<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    parse(&text).map_err(|reason| ConfigError::Content { path: path.into(), reason })
+}
+
 impl VmFile {
     /// Reads a VM's file.
     ///
@@ -199,10 +237,7 @@ impl VmFile {
     /// # Errors
     /// As [`VmFile::read`].
     pub fn read_growing(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.into(), source };
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        let wrong = |reason: String| ConfigError::Content { path: path.into(), reason };
-        let mut file = Self::from_text(&text).map_err(wrong)?;
+        let mut file = read_as(path, Self::from_text)?;
         if let Some(dir) = path.parent() {
             file.resolve(dir);
         }
@@ -233,6 +268,9 @@ impl VmFile {
         }
         if !(1..=3072).contains(&self.ram_mib) {
             return Err(format!("ram_mib = {}: choose 1 to 3072", self.ram_mib));
+        }
+        if let Some(ms) = self.heartbeat_ms.filter(|ms| !HEARTBEAT_MS_RANGE.contains(ms)) {
+            return Err(format!("heartbeat_ms = {ms}: choose 10 to 1000"));
         }
         if (self.guest.kind == GuestKind::BuiltIn) != self.guest.image.is_none() {
             return Err(
@@ -302,6 +340,7 @@ mod tests {
         for (text, word) in [
             ("name = \"a b\"", "choose letters"),
             ("name = \"a\"\nram_mib = 0", "ram_mib"),
+            ("name = \"a\"\nheartbeat_ms = 5", "10 to 1000"),
             ("name = \"a\"\nrm_mib = 3", "unknown field"),
             ("name = \"a\"\n[guest]\nkind = \"linux\"", "image"),
             ("name = \"a\"\n[guest]\non_crash = \"cry\"", "`restart` or `stop`"),

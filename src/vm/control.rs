@@ -13,16 +13,21 @@
 //! Invariant: nothing here ever waits for a controller. One that does not read is dropped; it may come back and hears a snapshot.
 //! Invariant: the socket is its owner's alone. Whoever can write to it can stop the machine.
 
+mod message;
+
+pub use message::{Command, Line, Role, Snapshot};
+
 use super::log::LogFile;
 use super::report::{Report, Reporter};
+use crate::driver;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use ft_core::primary::HandoverRefused;
 use ft_core::units::HostId;
 use ft_net::{HostName, Peer, Peers};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -45,155 +50,6 @@ const COMMAND_BYTES_MAX: u64 = 64 << 10;
 /// How long controllers may take to read the last lines when the process ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// What a controller hears.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "line", rename_all = "kebab-case")]
-pub enum Line {
-    /// How things stand.
-    Snapshot(Snapshot),
-    /// Something happened.
-    Report(Report),
-    /// A command was carried out.
-    Done {
-        /// Which.
-        cmd: String,
-    },
-    /// A command was not carried out.
-    Refused {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What a controller says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Command {
-    /// Let one more host link, or one that is known from another address.
-    AddPeer {
-        /// Its number.
-        id: u64,
-        /// The name in its certificate.
-        name: String,
-        /// Where it listens.
-        address: SocketAddr,
-    },
-    /// End this copy.
-    Stop,
-    /// Say how things stand.
-    Status,
-}
-
-impl Command {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::AddPeer { .. } => "add_peer",
-            Self::Stop => "stop",
-            Self::Status => "status",
-        }
-    }
-}
-
-/// What a copy is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// About to be one of the others.
-    #[default]
-    Starting,
-    /// The live copy.
-    Live,
-    /// A copy that follows, or is being made.
-    Following,
-    /// About to go live.
-    Promoting,
-    /// Over.
-    Over,
-}
-
-/// How things stand with a VM's process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
-    /// The VM.
-    pub vm: String,
-    /// The build that runs it.
-    pub version: String,
-    /// This host's number.
-    pub host: u64,
-    /// The process.
-    pub pid: u32,
-    /// Where it listens for the other hosts.
-    pub address: Option<SocketAddr>,
-    /// What this copy is.
-    pub role: Role,
-    /// The term.
-    pub term: u64,
-    /// Whether it is one of a pair that is in step.
-    pub protected: bool,
-    /// Whether this copy is live and depends on no other: one may be added.
-    pub solo: bool,
-    /// The host of the other copy, as it was last in step.
-    pub peer: Option<u64>,
-    /// How often the guest has been restarted.
-    pub restarts: u64,
-    /// Where the machine stands.
-    pub tick: u64,
-    /// How far the secondary is behind, in microseconds.
-    pub lag_us: u64,
-    /// Bytes of log that the links have carried.
-    pub log_bytes: u64,
-    /// Why it is over.
-    pub why: Option<String>,
-}
-
-impl Snapshot {
-    /// Takes in a report.
-    pub fn take_in(&mut self, report: &Report) {
-        match report {
-            Report::Listening { address } => self.address = address.parse().ok(),
-            Report::Live { term } => (self.role, self.term) = (Role::Live, *term),
-            Report::Solo { term } => {
-                self.term = *term;
-                (self.solo, self.protected, self.peer) = (true, false, None);
-            }
-            Report::Protected { with } => {
-                (self.solo, self.protected, self.peer) = (false, true, Some(*with));
-            }
-            Report::Following { primary } => {
-                (self.role, self.peer) = (Role::Following, Some(*primary));
-            }
-            Report::Promoting { term } => {
-                (self.role, self.term, self.protected) = (Role::Promoting, *term, false);
-            }
-            Report::Halted { reason } | Report::Failed { reason } => {
-                (self.role, self.solo, self.protected) = (Role::Over, false, false);
-                self.why = Some(reason.clone());
-            }
-            Report::Yielded { to } => {
-                (self.role, self.peer) = (Role::Following, Some(*to));
-                (self.solo, self.protected) = (false, false);
-            }
-            Report::Guest(guest) => {
-                self.restarts = guest.restarts;
-                if !guest.restarted {
-                    self.why = Some(guest.to_string());
-                }
-            }
-            Report::Status { term, live, protected, tick, lag_us, log_bytes, .. } => {
-                self.term = *term;
-                // A report that was dropped is made up for; a copy that is over stays so.
-                if *live && self.role != Role::Over {
-                    self.role = Role::Live;
-                }
-                self.protected = *protected;
-                (self.tick, self.lag_us, self.log_bytes) = (*tick, *lag_us, *log_bytes);
-            }
-            Report::Notice { .. } | Report::Console { .. } | Report::RecordingFailed { .. } => {}
-        }
-    }
-}
-
 /// The control socket, open until this is dropped.
 pub struct Control {
     inbox: Sender<Input>,
@@ -207,7 +63,8 @@ enum Input {
     Said(Report),
     /// Reports can be told from here on to whom they are about.
     Named(String, u64),
-    Reachable(Peers),
+    Reachable(Peers, Sender<driver::Command>),
+    Answered(u64, Line),
     Joined(UnixStream),
     Asked(u64, Result<Command, String>),
     Left(u64),
@@ -236,7 +93,7 @@ impl Control {
                 ..Snapshot::default()
             },
             log,
-            peers: None,
+            running_copy: None,
             controllers: BTreeMap::new(),
             joined: 0,
             running: Some(running),
@@ -289,9 +146,9 @@ impl Control {
         self.tell(Input::Named(vm.to_owned(), host));
     }
 
-    /// From here on peers can be added.
-    pub(super) fn attach(&self, peers: Peers) {
-        self.tell(Input::Reachable(peers));
+    /// From here on peers can be added, and the driver be told what to do.
+    pub(super) fn attach(&self, peers: Peers, driver: Sender<driver::Command>) {
+        self.tell(Input::Reachable(peers, driver));
     }
 
     fn tell(&self, input: Input) {
@@ -301,7 +158,7 @@ impl Control {
 }
 
 impl Drop for Control {
-    /// Hands on what has been said, within [`FAREWELL`], and removes the socket.
+    /// Hands on what has been said, for as long as a farewell may take, and removes the socket.
     fn drop(&mut self) {
         self.tell(Input::Close);
         if let Some(hub) = self.hub.take() {
@@ -317,7 +174,8 @@ struct Hub {
     inbox: Sender<Input>,
     snapshot: Snapshot,
     log: Arc<LogFile>,
-    peers: Option<Peers>,
+    /// What commands are for, once it is there.
+    running_copy: Option<(Peers, Sender<driver::Command>)>,
     controllers: BTreeMap<u64, Controller>,
     joined: u64,
     /// Dropped when this copy is to end.
@@ -337,7 +195,8 @@ impl Hub {
             match input {
                 Input::Said(report) => self.handle_report(report),
                 Input::Named(vm, host) => (self.snapshot.vm, self.snapshot.host) = (vm, host),
-                Input::Reachable(peers) => self.peers = Some(peers),
+                Input::Reachable(peers, driver) => self.running_copy = Some((peers, driver)),
+                Input::Answered(id, line) => self.answer(id, &line),
                 Input::Joined(stream) => {
                     if let Err(error) = self.join(stream) {
                         tracing::warn!(%error, "a controller could not be served");
@@ -390,16 +249,38 @@ impl Hub {
     }
 
     fn handle_command(&mut self, id: u64, command: Result<Command, String>) {
-        let carried_out = command.and_then(|command| self.carry_out(&command));
-        self.answer(id, &carried_out.unwrap_or_else(|reason| Line::Refused { reason }));
+        let (cmd, carried_out) = match command {
+            Ok(command) => (Some(command.name().to_owned()), self.carry_out(id, &command)),
+            Err(reason) => (None, Err(reason)),
+        };
+        match carried_out {
+            Ok(line) => line.into_iter().for_each(|line| self.answer(id, &line)),
+            Err(reason) => self.answer(id, &Line::Refused { cmd, reason }),
+        }
     }
 
-    fn carry_out(&mut self, command: &Command) -> Result<Line, String> {
+    /// Returns the answer, if there is one already.
+    fn carry_out(&mut self, controller: u64, command: &Command) -> Result<Option<Line>, String> {
+        let running = || self.running_copy.as_ref().ok_or("this copy is starting and has no network yet");
         match command {
-            Command::Status => return Ok(Line::Snapshot(self.snapshot.clone())),
+            Command::Status => return Ok(Some(Line::Snapshot(self.snapshot.clone()))),
             Command::Stop => self.running = None,
+            Command::HandOver => {
+                let (_, driver) = running()?;
+                let (inbox, cmd) = (self.inbox.clone(), command.name().to_owned());
+                let answer = move |outcome: Result<(), HandoverRefused>| {
+                    let line = match outcome {
+                        Ok(()) => Line::Done { cmd },
+                        Err(refused) => Line::Refused { cmd: Some(cmd), reason: refused.to_string() },
+                    };
+                    // Dropped only when reports pile up: who waits for the answer gives up after a while.
+                    let _ = inbox.try_send(Input::Answered(controller, line));
+                };
+                let told = driver.try_send(driver::Command::HandOver(Box::new(answer)));
+                return told.map(|()| None).map_err(|_| "this copy takes no commands at the moment".into());
+            }
             Command::AddPeer { id, name, address } => {
-                let peers = self.peers.as_ref().ok_or("this copy is starting and has no network yet")?;
+                let (peers, _) = running()?;
                 let name: HostName = name.parse().map_err(|error| format!("{error}"))?;
                 if *id == self.snapshot.host {
                     return Err(format!("host {id} is this one"));
@@ -407,7 +288,7 @@ impl Hub {
                 peers.add(HostId(*id), Peer { name, address: *address });
             }
         }
-        Ok(Line::Done { cmd: command.name().into() })
+        Ok(Some(Line::Done { cmd: command.name().into() }))
     }
 
     fn answer(&mut self, id: u64, line: &Line) {

@@ -21,6 +21,7 @@ use ft_core::error::{HaltReason, Misuse};
 use ft_core::frame::LogEnd;
 use ft_core::message::{PROTOCOL_VERSION, Profile};
 use ft_core::node::Node;
+use ft_core::placement::HostTraits;
 use ft_core::replica;
 use ft_core::segment::SegmentHeader;
 use ft_core::units::{HostId, NodeId, Session, Term, Tick};
@@ -41,6 +42,9 @@ use thiserror::Error;
 
 /// Events of the host ends that wait for the machine's thread.
 const EVENTS_MAX: usize = 4096;
+
+/// Commands that wait for the machine's thread.
+const COMMANDS_MAX: usize = 16;
 
 /// What a copy begins as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,19 +181,22 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
 
 /// What both sides must have in common to be a pair (R10).
 pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
+    let HostTraits { protocol, build, cpu, tick } = host_traits();
     let mut config = vm.digest();
     if file.disk.as_ref().is_some_and(|disk| disk.mirror) {
         // The pieces of its state are others.
         config = Digester::new().u64(config).bytes(b"mirror").finish().0;
     }
-    Profile {
+    Profile { protocol, build, vm: file.name.clone(), config, cpu, tick, ..Profile::default() }
+}
+
+/// What of that comes from this build and this host.
+pub fn host_traits() -> HostTraits {
+    HostTraits {
         protocol: PROTOCOL_VERSION,
         build: env!("CARGO_PKG_VERSION").into(),
-        vm: file.name.clone(),
-        config,
         cpu: SoftVcpu::model(),
         tick: "soft".into(),
-        ..Profile::default()
     }
 }
 
@@ -215,9 +222,10 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let profile = profile(file, &vm);
     let place = Place::of(file, begin)?;
     let (network, net_events) = place.network()?;
+    let (tell, commands) = bounded(COMMANDS_MAX);
     if let Some(control) = &control {
         control.name(&file.name, place.node.host.0);
-        control.attach(network.peers());
+        control.attach(network.peers(), tell);
         stop = either(stop, control.stop()).map_err(RunError::Thread)?;
     }
     reporter.say(Report::Listening { address: network.address().to_string() });
@@ -250,8 +258,9 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let (running, off) = bounded(0);
     let ends = HostEnds::new(outside, events, reporter, recording, running);
     let ending = ends.ending();
-    let mut driver =
+    let driver =
         Driver::new(node, id, ends, (network, net_events), inputs, arbiter).map_err(RunError::Thread)?;
+    let mut driver = driver.with_commands(commands);
     Ok(match driver.run(&either(stop, off).map_err(RunError::Thread)?)? {
         Some(reason) => Ended::Over(reason),
         None => ending.get().cloned().map_or(Ended::Stopped, Ended::Ending),

@@ -48,6 +48,11 @@ pub enum Report {
         /// The number of the host that has it now.
         to: u64,
     },
+    /// This copy could not hand the machine over, and goes on with it.
+    HandoverFailed {
+        /// Why.
+        reason: String,
+    },
     /// This copy is over, and why.
     Halted {
         /// In words.
@@ -144,6 +149,9 @@ impl Report {
             Self::Solo { term } => format!("solo in term {term}: there is no other copy"),
             Self::Following { primary } => format!("follows host {primary}"),
             Self::Promoting { term } => format!("takes over in term {term}"),
+            Self::HandoverFailed { reason } => {
+                format!("the machine could not be handed over and goes on here: {reason}")
+            }
             Self::Yielded { to } => format!("handed over to host {to}"),
             Self::Halted { reason } => format!("this copy is over: {reason}"),
             Self::Notice { text } => text.clone(),
@@ -171,9 +179,7 @@ impl From<&Notice> for Report {
             Notice::Following(host) => Self::Following { primary: host.0 },
             Notice::Promoting(term) => Self::Promoting { term: term.0 },
             Notice::Yielded(host) => Self::Yielded { to: host.0 },
-            Notice::HandoverFailed(why) => {
-                Self::Notice { text: format!("the machine could not be handed over and goes on here: {why}") }
-            }
+            Notice::HandoverFailed(why) => Self::HandoverFailed { reason: why.clone() },
             Notice::Halted(reason) => Self::Halted { reason: in_one_line(reason) },
             Notice::Seeding(host) => {
                 Self::Notice { text: format!("host {} is being given the state", host.0) }

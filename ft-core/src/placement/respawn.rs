@@ -133,6 +133,11 @@ impl Respawner {
         self.actions.pop_front()
     }
 
+    /// The last that was decided, since the VM became live here.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref()
+    }
+
     /// When [`Respawner::handle_tick`] has something to do.
     pub fn wake(&self) -> Option<Instant> {
         match &self.phase {

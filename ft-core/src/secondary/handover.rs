@@ -9,7 +9,7 @@
 use super::{Copy, Phase, Secondary};
 use crate::detector::Detector;
 use crate::message::{Envelope, Message};
-use crate::replica::{Identity, Outbox};
+use crate::replica::{Identity, Notice, Outbox};
 use crate::takeover::{Claims, Verdict};
 use crate::transfer::StateHead;
 use crate::units::{EffectSeq, Instant, NodeId, Seq, Session, Span, Term};
@@ -113,10 +113,11 @@ impl Secondary {
     }
 
     /// The heir is live in `term`: this copy follows it.
-    pub(super) fn follow_heir(&mut self, term: Term) {
+    pub(super) fn follow_heir(&mut self, term: Term, out: &mut Outbox) {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Greeting) {
             Phase::Yielded(copy, _) => {
                 self.claims.adopt(term);
+                out.notice(Notice::Following(self.primary));
                 Phase::Following(copy)
             }
             other => other,

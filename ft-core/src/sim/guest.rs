@@ -298,7 +298,7 @@ impl Machine for Guest {
         if last {
             bytes.put_slice(&self.encode());
         }
-        Saved { bytes: bytes.freeze(), last }
+        Saved { pieces: vec![bytes.freeze()], last }
     }
 
     /// Takes pieces of one row only, from the first, without a gap: as pages of a real pre-copy, each of them matters.
@@ -338,7 +338,7 @@ mod tests {
         let mut other = Guest::new();
         for n in 0..PIECES {
             let saved = guest.save(n == 0);
-            other.restore(&saved.bytes, saved.last).unwrap();
+            other.restore(&saved.pieces[0], saved.last).unwrap();
         }
         guest.take_marks();
         (guest.pieces, guest.row) = (0, 0);

@@ -113,6 +113,7 @@ pub(super) fn config(strict: bool) -> Config {
         backlog_bytes: 8 << 10,
         transfer_bytes: 100,
         catch_up_bytes: 1 << 10,
+        ack_after: Span::from_ms(1),
         lag_target: Span::from_ms(2),
         record: false,
         verify: if strict { Verify::Strict } else { Verify::Report },

@@ -12,6 +12,7 @@ mod rng;
 mod world;
 
 pub use check::{Failure, Rule};
+pub use rng::Rng;
 pub use world::{Stats, Verdict, World, run, trace};
 
 #[cfg(test)]

@@ -283,7 +283,7 @@ impl World {
                     && secondary.progress() != Progress::Greeting
                     && matches!(
                         secondary.progress(),
-                        Progress::Following { eligible: true } | Progress::Promoting
+                        Progress::Following { eligible: true } | Progress::Promoting | Progress::Yielded
                     )
             }
             Role::Primary(_) => true,

@@ -103,7 +103,7 @@ impl Machine for Counter {
     fn save(&mut self, _first: bool) -> Saved {
         let mut bytes = BytesMut::new();
         self.words().iter().for_each(|word| bytes.put_u64_le(*word));
-        Saved { bytes: bytes.freeze(), last: true }
+        Saved::whole(bytes.freeze())
     }
 
     fn restore(&mut self, mut piece: &[u8], _last: bool) -> Result<(), Fault> {

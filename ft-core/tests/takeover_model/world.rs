@@ -40,6 +40,7 @@ fn config() -> Config {
         stall: never,
         resend_after: STEP.scale(4, 1),
         claim_retry: silence,
+        ack_after: Span::ZERO,
         lag_target: never,
         ..Config::default()
     };

@@ -1,5 +1,6 @@
 //! What can go wrong in a benchmark, by who is at fault: the host, a peer process, or the person who stopped it.
 
+use ft::netns::ToolError;
 use std::process::ExitStatus;
 
 /// Why a benchmark ended early.
@@ -49,5 +50,13 @@ pub(super) trait Doing<T> {
 impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Doing<T> for Result<T, E> {
     fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
         self.map_err(|error| Error::Failed { doing: doing.into(), source: error.into() })
+    }
+}
+impl From<ToolError> for Error {
+    fn from(error: ToolError) -> Self {
+        match error {
+            ToolError::Missing(_) => Self::Obstacle(error.to_string()),
+            ToolError::Failed { command, said } => Self::Tool { command, said },
+        }
     }
 }

@@ -1,15 +1,11 @@
 //! Two network namespaces joined by a shaped link: a 10 Gbit/s wire on one machine.
 //!
-//! Invariant: only namespaces that this run made are removed, and they are removed however the run ends, short of
-//! SIGKILL. The interfaces, addresses and queues live inside them and go with them.
-//!
 //! What is not here: a wire. Packets that both ends keep whole (GSO) cross the link whole; the kernel charges the
 //! shaper for the headers that a wire would carry, so the rate is right and the cost for each packet is not.
 
 use super::error::Error;
+use ft::netns;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 
 /// The rate of the shaped link, each way.
 pub(super) const RATE: &str = "10gbit";
@@ -24,7 +20,7 @@ const INTERFACE: &str = "ft0";
 
 /// The two ends. Dropping it removes them.
 pub(super) struct Namespaces {
-    made: Vec<String>,
+    made: netns::Namespaces,
 }
 
 impl Namespaces {
@@ -39,10 +35,9 @@ impl Namespaces {
                 "network namespaces need root: run as root to measure it".to_owned(),
             ));
         }
-        let mut namespaces = Self { made: Vec::new() };
+        let mut namespaces = Self { made: netns::Namespaces::default() };
         for name in names(std::process::id()) {
-            tool("ip", &["netns", "add", &name])?;
-            namespaces.made.push(name);
+            namespaces.made.add(name)?;
         }
         namespaces.join()?;
         for (name, address) in namespaces.made.iter().zip(ADDRESSES) {
@@ -66,18 +61,6 @@ impl Namespaces {
         let [a, b] = [&self.made[0], &self.made[1]];
         let peer = ["type", "veth", "peer", "name", INTERFACE, "netns", b];
         tool("ip", &[&["-n", a, "link", "add", INTERFACE][..], &peer[..]].concat())
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for name in &self.made {
-            if let Err(error) = tool("ip", &["netns", "delete", name]) {
-                eprintln!(
-                    "ft: namespace {name} is left behind ({error}); remove it with `ip netns delete {name}`"
-                );
-            }
-        }
     }
 }
 
@@ -119,22 +102,8 @@ fn explain_missing_netem(error: Error) -> Error {
     }
 }
 
-/// Runs `ip` or `tc`, out of reach of Ctrl-C: cleaning up must not be cut short.
 fn tool(program: &str, arguments: &[&str]) -> Result<(), Error> {
-    let command = || format!("{program} {}", arguments.join(" "));
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).output();
-    match output {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.lines().next().unwrap_or("no message").to_owned();
-            Err(Error::Tool { command: command(), said })
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::Obstacle(format!("`{program}` is not installed: install iproute2")))
-        }
-        Err(error) => Err(Error::Tool { command: command(), said: error.to_string() }),
-    }
+    Ok(netns::tool(program, arguments).map(drop)?)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 use ft::host::events::{Event, Kind};
-use ft::host::message::{HostStatus, VmStatus};
+use ft::host::message::{HostStatus, VmStatus, Why};
 use ft::vm::control::Role;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -58,7 +58,7 @@ pub(super) fn copies(hosts: &[HostStatus]) -> Table {
             Some((_, vm)) => (
                 vm.copy.term.to_string(),
                 format!("{:.1} ms", vm.copy.lag_us as f64 / 1e3),
-                vm.respawn.clone().unwrap_or_default(),
+                vm.respawn.iter().flat_map(|text| text.lines()).next().unwrap_or_default().to_owned(),
             ),
             None => Default::default(),
         };
@@ -93,6 +93,7 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
         (true, Role::Starting) => "starts",
         (true, Role::Promoting) => "takes over",
         (true, Role::Over) => "ends",
+        (true, Role::Yielded) => "hands over",
     };
     writeln!(text, "{} on {}: {state}", vm.name, host.name)?;
     if let Some(down) = &host.down {
@@ -109,8 +110,8 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
         let lag_ms = copy.lag_us as f64 / 1e3;
         writeln!(text, "  lag {lag_ms:.1} ms, log sent {:.1} MB", copy.log_bytes as f64 / 1e6)?;
     }
-    if let Some(respawn) = &vm.respawn {
-        writeln!(text, "  {respawn}")?;
+    for line in vm.respawn.iter().flat_map(|respawn| respawn.lines()) {
+        writeln!(text, "  {line}")?;
     }
     if vm.retired && vm.running {
         writeln!(text, "  is being stopped: it is not made redundant any more")?;
@@ -120,6 +121,23 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
         ended.words.iter().try_for_each(|word| writeln!(text, "    {word}"))?;
     }
     Ok(())
+}
+
+/// A paragraph on where the next copy of a VM that is live on `host` is made.
+pub(super) fn why(host: &str, why: &Why) -> String {
+    let (title, choice) = match &why.last {
+        Some(last) => ("the last choice of a host:", last),
+        None => ("what would be chosen now:", &why.now),
+    };
+    let text = format!("{}, live on {host}: {}\n  {title}", why.vm, why.doing);
+    choice.to_string().lines().fold(text, |text, line| format!("{text}\n    {line}"))
+}
+
+/// What is being done to make a VM redundant, without how long that may still take.
+pub(super) fn lasting(respawn: &str) -> String {
+    let (head, hosts) = respawn.split_once('\n').unwrap_or((respawn, ""));
+    let head = head.split_once("; ").map_or(head, |(head, _)| head);
+    hosts.lines().fold(head.to_owned(), |text, host| format!("{text}\n      {host}"))
 }
 
 /// A line for an event.

@@ -6,7 +6,7 @@ use crate::host::events::Kind;
 use crate::host::message::{Answer, Request, Retire};
 use crate::host::process::Begin;
 use crate::vm::config::{Cluster, Host, VmFile};
-use crate::vm::control::{Command, Role};
+use crate::vm::control::Command;
 use std::net::SocketAddr;
 
 impl Agent {
@@ -24,6 +24,16 @@ impl Agent {
                 Ok(name) => return self.await_address(&name, reply),
                 Err(reason) => Answer::refused(reason),
             },
+            Request::Switchover { vm } => return self.switch_over(&vm, reply),
+            Request::Drain { draining } => {
+                self.drain(draining).map_or_else(Answer::refused, |()| Answer::done())
+            }
+            Request::Relocate { vm, from } => return self.relocate(&vm, from, reply),
+            Request::Release { vm } => return self.release(from, &vm, reply),
+            Request::Kill { vm, pid } => {
+                self.kill(&vm, pid).map_or_else(Answer::refused, |()| Answer::done())
+            }
+            Request::Why { vm } => self.why(&vm).map_or_else(Answer::refused, Answer::Why),
             Request::Retire { vm, end } => return self.retire(&vm, end, reply),
             Request::Discard { vm } => {
                 self.discard(&vm);
@@ -70,6 +80,7 @@ impl Agent {
         let name = file.name.clone();
         self.check_elsewhere(&name)?;
         self.check_room(&file)?;
+        self.check_wishes(&file)?;
         // Of a mirrored disk the last owner's copy is the newest: another one will do only where that is lost for good.
         let is_lost = |last: &OwnedTerm| lost.contains(&self.host_name(last.owner.host.0));
         let begin = Begin::Primary { again: last.as_ref().is_some_and(is_lost) };
@@ -116,8 +127,8 @@ impl Agent {
 
     fn check_room(&self, file: &VmFile) -> Result<(), String> {
         let (own, free) = (&self.file.name, self.free());
-        if self.file.draining {
-            return Err(format!("{own} takes no further copies (draining in its file)"));
+        if self.is_draining() {
+            return Err(format!("{own} is draining and takes no further copies: see `ft undrain`"));
         }
         if free.vms == 0 {
             return Err(format!("{own} has no room for another VM: raise capacity.vms in its file"));
@@ -131,7 +142,7 @@ impl Agent {
         Ok(())
     }
 
-    fn host_name(&self, id: u64) -> String {
+    pub(super) fn host_name(&self, id: u64) -> String {
         match self.peers.get(&id) {
             Some(peer) => peer.name.clone(),
             None if id == self.file.id => "this host".into(),
@@ -161,7 +172,7 @@ impl Agent {
             let hosts = vm.file.cluster.iter().flat_map(|cluster| &cluster.hosts);
             let is_of_it =
                 hosts.into_iter().any(|host| host.id == primary.id && host.address == primary.address);
-            if is_of_it && matches!(vm.copy.role, Role::Starting | Role::Following) {
+            if is_of_it && vm.copy.role.is_secondary() {
                 return Ok(name);
             }
             return Err(format!("a copy of VM {name:?} still runs on {}", self.file.name));
@@ -172,10 +183,20 @@ impl Agent {
         Ok(name)
     }
 
+    fn switch_over(&mut self, name: &str, reply: Reply) {
+        match self.vms.get_mut(name).filter(|vm| vm.is_live()) {
+            Some(vm) => vm.hand_over(reply),
+            None => {
+                let text = format!("VM {name:?} is not live on {}: see `ft status {name}`", self.file.name);
+                let _ = reply.send(Answer::refused(text));
+            }
+        }
+    }
+
     fn discard(&mut self, name: &str) {
         let Some(vm) = self.vms.get_mut(name) else { return };
         // Whoever asks may be behind the times: a copy that others depend on stays.
-        if matches!(vm.copy.role, Role::Starting | Role::Following) && !vm.copy.protected {
+        if vm.copy.role.is_secondary() && !vm.copy.protected {
             vm.stop();
         }
     }

@@ -1,264 +1,334 @@
-//! Keeps a VM that is live here redundant: has a secondary made on another host whenever there is none.
+//! Keeps a VM that is live here redundant: tells its [`Respawner`] what happens, and carries out what that wants.
 //!
 //! Invariant: at most one secondary of a VM is being made at a time, and none while the pair is in step.
 
 use super::vm::Vm;
 use super::{Agent, PeerView};
+use crate::driver;
 use crate::host::events::Kind;
-use crate::host::message::{Request, VmStatus};
-use crate::host::placement::{Candidate, Demand, choose};
+use crate::host::message::{Description, Request, VmStatus};
 use crate::host::telemetry;
-use crate::vm::config::Host;
+use crate::vm::config::{Host, VmFile};
 use crate::vm::control::{Command, Role};
-use ft_vmm::soft::SoftVcpu;
-use ft_vmm::vcpu::Vcpu as _;
-use std::collections::BTreeMap;
+use ft_core::placement::{Action, Candidate, Decision, HostState, HostTraits, RespawnConfig, Respawner};
+use ft_core::units::HostId;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Pauses between two tries: the first, and the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(250);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a host is the last choice after the live copy was lost there.
+const SUSPECT_FOR: Duration = Duration::from_secs(60);
 
-/// How long a host is the last choice after a copy was lost there, or could not be made.
-const BLAMED_FOR: Duration = Duration::from_secs(60);
+/// How long a copy that is ended on purpose may take to be gone.
+const LEAVES_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a copy may take to come into step, and how much longer for its memory.
-const JOIN_WITHIN: Duration = Duration::from_secs(20);
-const JOIN_MIB_PER_SECOND: u64 = 10;
+/// How long a copy that an earlier agent began may take to come into step before another is begun.
+const ADOPTED_FOR: Duration = Duration::from_secs(30);
 
 /// What is being done to make a VM redundant.
-#[derive(Default)]
 pub(super) struct Respawn {
-    stage: Stage,
-    /// Tries since it was redundant.
-    tries: u32,
-    /// When something last went wrong on a host.
-    blamed: BTreeMap<u64, Instant>,
-    /// Why no host can take it, as was last reported.
+    respawner: Respawner,
+    /// The respawner knows that it is live here.
+    is_live: bool,
+    attempt: Option<Attempt>,
+    /// The host where the copy was that this one took over from, and when that was.
+    lost: BTreeMap<u64, Instant>,
+    /// The host whose copy is ended on purpose, if it ends before then.
+    leaves: Option<(u64, Instant)>,
+    /// The last that was said of hosts none of which fit.
     obstacle: Option<String>,
+    adoption: Adoption,
 }
 
-#[derive(Default)]
-enum Stage {
-    /// Nothing is to be done.
-    #[default]
-    Idle,
-    /// A host is to be chosen.
-    Due(Instant),
-    /// A host's agent has been asked.
-    Asking(u64),
-    /// A copy on that host joins.
-    Joining { host: u64, since: Instant, until: Instant },
+/// A secondary that is being made.
+struct Attempt {
+    number: u64,
+    host: u64,
+    /// When its agent had started it.
+    started: Option<Instant>,
+}
+
+/// Whether a copy may be under way that an earlier agent began.
+enum Adoption {
+    /// None is.
+    Over,
+    /// It is not known: this agent has only found the VM.
+    Open,
+    /// There is one on that host, and it has until then.
+    Waits(u64, Instant),
+}
+
+impl Default for Respawn {
+    fn default() -> Self {
+        Self {
+            respawner: Respawner::new(RespawnConfig::default()),
+            is_live: false,
+            attempt: None,
+            lost: BTreeMap::new(),
+            leaves: None,
+            obstacle: None,
+            adoption: Adoption::Over,
+        }
+    }
 }
 
 impl Respawn {
+    /// For a VM that an earlier agent started.
+    pub(super) fn found() -> Self {
+        Self { adoption: Adoption::Open, ..Self::default() }
+    }
+
     /// In words, for operators.
-    pub(super) fn describe(&self) -> Option<String> {
-        match (&self.stage, &self.obstacle) {
-            (Stage::Idle, _) => None,
-            (Stage::Due(_), Some(obstacle)) => Some(format!("no host: {obstacle}")),
-            (Stage::Due(_), None) => Some("a host is being chosen".into()),
-            (Stage::Asking(host), _) => Some(format!("host {host} is being asked")),
-            (Stage::Joining { host, .. }, _) => Some(format!("the copy on host {host} joins")),
+    pub(super) fn describe(&self) -> String {
+        match self.adoption {
+            Adoption::Waits(host, _) => format!("the copy on host {host} joins"),
+            _ => self.respawner.explain(driver::now()),
         }
     }
 
-    /// Something went wrong on a host.
-    pub(super) fn blame(&mut self, host: u64, now: Instant) {
-        self.blamed.insert(host, now);
-    }
-
-    fn failures(&self, host: u64, now: Instant) -> u32 {
-        let is_recent = |at: &Instant| now.duration_since(*at) < BLAMED_FOR;
-        self.blamed.get(&host).is_some_and(is_recent).into()
-    }
-
-    fn try_later(&mut self, now: Instant) {
-        let pause = PAUSE_MIN.saturating_mul(1 << self.tries.min(10)).min(PAUSE_MAX);
-        self.tries = self.tries.saturating_add(1);
-        self.stage = Stage::Due(now + pause);
-    }
-}
-
-/// What is to be done next.
-enum Step {
-    Rest,
-    Finish,
-    Begin,
-    Choose,
-    GiveUp(u64, String),
-}
-
-impl Vm {
-    fn next_step(&self, peers: &BTreeMap<u64, PeerView>, now: Instant) -> Step {
-        match &self.respawn.stage {
-            Stage::Idle if self.wants_another() => Step::Begin,
-            Stage::Idle => Step::Rest,
-            // Its agent answers in any case; the VM may have come into step by itself in the meantime.
-            Stage::Asking(_) => Step::Rest,
-            _ if !self.wants_another() => Step::Finish,
-            Stage::Due(at) if now >= *at => Step::Choose,
-            Stage::Due(_) => Step::Rest,
-            Stage::Joining { host, since, until } => match hitch(peers.get(host), &self.file.name, *since) {
-                Some(why) => Step::GiveUp(*host, why),
-                None if now > *until => Step::GiveUp(*host, "it did not come into step in time".into()),
-                None => Step::Rest,
-            },
+    /// The copy on a host is gone.
+    pub(super) fn note_lost(&mut self, host: u64, now: Instant) {
+        match self.leaves.take() {
+            // Nothing has failed: neither is the host to blame, nor is there reason to hesitate.
+            Some((leaving, until)) if leaving == host && now < until => self.respawner.handle_over(),
+            _ => drop(self.lost.insert(host, now)),
         }
     }
+
+    /// The copy on a host is about to be ended, so that one is made on another.
+    pub(super) fn expect_end(&mut self, host: u64, now: Instant) {
+        self.leaves = Some((host, now + LEAVES_WITHIN));
+    }
+
+    /// The last choice of a host.
+    pub(super) fn decision(&self) -> Option<&Decision> {
+        self.respawner.decision()
+    }
+
+    pub(super) fn handle_decision(&mut self, now: ft_core::units::Instant, decision: Decision) {
+        self.respawner.handle_decision(now, decision);
+    }
+
+    /// Takes note of why no host can take a copy, or that one can: whether that is news.
+    pub(super) fn note_obstacle(&mut self, obstacle: Option<String>) -> bool {
+        let is_news = self.obstacle != obstacle;
+        self.obstacle = obstacle;
+        is_news
+    }
+
+    /// The host on which a copy is being made.
+    pub(super) fn under_way(&self) -> Option<u64> {
+        self.attempt.as_ref().map(|attempt| attempt.host)
+    }
+
+    /// Whether a copy is wanted and no host can take it.
+    pub(super) fn has_obstacle(&self) -> bool {
+        self.obstacle.is_some()
+    }
+
+    pub(super) fn suspects(&self, now: Instant) -> BTreeSet<HostId> {
+        let recent = self.lost.iter().filter(|(_, at)| now.duration_since(**at) < SUSPECT_FOR);
+        recent.map(|(host, _)| HostId(*host)).collect()
+    }
+
+    /// What of the attempt is under way, if it has this number.
+    fn attempt(&mut self, number: u64) -> Option<&mut Attempt> {
+        self.attempt.as_mut().filter(|attempt| attempt.number == number)
+    }
 }
 
-/// Why the copy of VM `vm` that was begun on a host `since` then will not come into step.
-fn hitch(peer: Option<&PeerView>, vm: &str, since: Instant) -> Option<String> {
-    let peer = peer?;
+/// What is known of the copy of an attempt.
+enum Progress {
+    /// Nothing new.
+    None,
+    /// It follows.
+    Follows,
+    /// It will not come into step, and why.
+    Hitch(String),
+}
+
+/// How the copy of VM `vm` that was started on a host at `started` is getting on.
+fn progress(peer: Option<&PeerView>, vm: &str, started: Instant) -> Progress {
+    let Some(peer) = peer else { return Progress::None };
     if let Some(down) = &peer.down {
-        return Some(down.clone());
+        return Progress::Hitch(down.clone());
     }
     // What it said before does not count.
-    let description = peer.description.as_ref().filter(|_| peer.described > Some(since))?;
+    let Some(description) = peer.description.as_ref().filter(|_| peer.described > Some(started)) else {
+        return Progress::None;
+    };
     match description.vms.iter().find(|status| status.name == vm) {
-        Some(status) if status.running => None,
+        Some(status) if status.running && status.copy.role == Role::Following => Progress::Follows,
+        Some(status) if status.running => Progress::None,
         Some(VmStatus { ended: Some(ended), .. }) => {
-            Some(format!("the copy there {}: {}", ended.how, ended.words.join(" / ")))
+            Progress::Hitch(format!("the copy {}: {}", ended.how, ended.words.join(" / ")))
         }
-        _ => Some("there is no copy there any more".into()),
+        _ => Progress::Hitch("there is no copy any more".into()),
+    }
+}
+
+impl PeerView {
+    /// The host as placement sees it.
+    pub(super) fn candidate(&self) -> Candidate {
+        let Some(description) = &self.description else {
+            return Candidate { state: HostState::Unreachable, ..Candidate::default() };
+        };
+        let Description { protocol, version, cpu, tick, domain, free, .. } = &**description;
+        let traits =
+            HostTraits { protocol: *protocol, build: version.clone(), cpu: cpu.clone(), tick: tick.clone() };
+        let state = match (&self.down, description.draining) {
+            (Some(_), _) => HostState::Unreachable,
+            (None, true) => HostState::Draining,
+            (None, false) => HostState::Up,
+        };
+        let running = description.vms.iter().filter(|vm| vm.running);
+        Candidate {
+            state,
+            free_bytes: free.memory_mib << 20,
+            free_slots: u32::try_from(free.vms).unwrap_or(u32::MAX),
+            traits,
+            domain: Some(domain.clone()),
+            vms: running.map(|vm| vm.name.clone()).collect(),
+        }
     }
 }
 
 impl Agent {
-    /// Does what is next to make a VM redundant.
+    /// Tells a VM's respawner how things stand, and does what it wants.
     pub(super) fn respawn(&mut self, name: &str, now: Instant) {
-        let Some(vm) = self.vms.get_mut(name) else { return };
-        match vm.next_step(&self.peers, now) {
-            Step::Rest => {}
-            Step::Finish => {
-                if vm.copy.protected {
-                    telemetry::count_respawn(true);
-                }
-                let blamed = std::mem::take(&mut vm.respawn.blamed);
-                vm.respawn = Respawn { blamed, ..Respawn::default() };
-            }
-            Step::Begin => self.begin(name, now),
-            Step::Choose => self.choose(name, now),
-            Step::GiveUp(host, why) => self.give_up(name, host, &why, now),
-        }
-    }
-
-    /// Begins to make a VM redundant: with a copy that is under way already, begun by an earlier agent, if there is one.
-    fn begin(&mut self, name: &str, now: Instant) {
-        // An agent that has just been started knows nothing yet.
-        if self.peers.values().any(|peer| peer.described.is_none()) {
-            return;
-        }
-        let joins = |status: &VmStatus| {
-            status.name == name
-                && status.running
-                && matches!(status.copy.role, Role::Starting | Role::Following)
-        };
-        let under_way = self.peers.iter().filter(|(_, peer)| peer.down.is_none()).find_map(|(id, peer)| {
-            let status = peer.description.as_ref()?.vms.iter().find(|status| joins(status))?;
-            Some((*id, status.copy.address?))
-        });
-        match under_way {
-            Some((host, address)) => self.expect(name, host, address, now),
-            None => self.choose(name, now),
-        }
-    }
-
-    fn choose(&mut self, name: &str, now: Instant) {
         let Some(vm) = self.vms.get(name) else { return };
-        let (version, cpu) = (&*vm.copy.version, SoftVcpu::model());
-        let domain = self.file.domain();
-        let demand = Demand { memory_mib: vm.file.ram_mib, domain, version, cpu: &cpu };
-        let candidate = |(id, peer): (&u64, &'_ PeerView)| {
-            let description = peer.description.as_deref();
-            let unknown = description.is_none().then_some("has not been heard of yet");
-            let failures = vm.respawn.failures(*id, now);
-            (*id, unknown.map(str::to_owned).or_else(|| peer.down.clone()), failures)
-        };
-        let facts: Vec<(u64, Option<String>, u32)> = self.peers.iter().map(candidate).collect();
-        let candidates: Vec<Candidate<'_>> = facts
-            .iter()
-            .filter_map(|(id, down, failures)| Some((*id, self.peers.get(id)?, down.as_deref(), *failures)))
-            .map(|(id, peer, down, failures)| {
-                let description = peer.description.as_deref();
-                let text = |of: fn(&super::Description) -> &str| description.map_or("", of);
-                Candidate {
-                    id,
-                    name: &peer.name,
-                    down,
-                    domain: text(|it| &it.domain),
-                    version: text(|it| &it.version),
-                    cpu: text(|it| &it.cpu),
-                    draining: description.is_some_and(|it| it.draining),
-                    free: description.map(|it| it.free).unwrap_or_default(),
-                    has_copy: description
-                        .is_some_and(|it| it.vms.iter().any(|status| status.name == name && status.running)),
-                    failures,
-                }
-            })
-            .collect();
-        match choose(&demand, &candidates) {
-            Ok(host) => self.ask(name, host),
-            Err(obstacle) => self.report_obstacle(name, obstacle, now),
-        }
-    }
-
-    fn ask(&mut self, name: &str, host: u64) {
-        let (own, Some(vm)) = (self.file.id, self.vms.get_mut(name)) else { return };
-        let Some(address) = vm.copy.address else { return };
-        let file = match toml::to_string(&crate::vm::config::VmFile { cluster: None, ..vm.file.clone() }) {
-            Ok(file) => file,
-            Err(error) => return tracing::error!(vm = name, %error, "cannot write the VM's file"),
-        };
-        let primary = Host { id: own, name: self.file.name.clone(), address };
-        vm.respawn.stage = Stage::Asking(host);
-        vm.respawn.obstacle = None;
-        self.events.add(Some(name), Kind::Respawn, format!("on host {host}"));
-        self.rim.seed(name, host, Request::Seed { file, primary });
-    }
-
-    fn report_obstacle(&mut self, name: &str, obstacle: String, now: Instant) {
-        let Some(vm) = self.vms.get_mut(name) else { return };
-        vm.respawn.try_later(now);
-        if vm.respawn.obstacle.as_ref() != Some(&obstacle) {
-            self.events.add(Some(name), Kind::NoHost, &*obstacle);
-            vm.respawn.obstacle = Some(obstacle);
-        }
-    }
-
-    /// Takes in what became of asking a host's agent.
-    pub(super) fn handle_seeded(&mut self, name: &str, host: u64, outcome: Result<SocketAddr, String>) {
-        let now = Instant::now();
-        let is_asked = |vm: &&mut Vm| matches!(vm.respawn.stage, Stage::Asking(asked) if asked == host);
-        if self.vms.get_mut(name).filter(is_asked).is_none() {
+        let is_live = vm.is_live() && !vm.meta.retired;
+        // An agent that has just been started knows no hosts yet.
+        let knows_hosts = self.peers.values().all(|peer| peer.described.is_some());
+        if vm.wants_another() && (!knows_hosts || self.adopts(name, now)) {
             return;
         }
-        match outcome {
-            Ok(address) => self.expect(name, host, address, now),
-            Err(why) => self.give_up(name, host, &why, now),
-        }
-    }
-
-    /// Lets the copy on `host` join, and gives it time.
-    fn expect(&mut self, name: &str, host: u64, address: SocketAddr, now: Instant) {
-        let (Some(vm), Some(peer)) = (self.vms.get_mut(name), self.peers.get(&host)) else { return };
-        let command = Command::AddPeer { id: host, name: peer.name.clone(), address };
-        let within = JOIN_WITHIN + Duration::from_secs(vm.file.ram_mib / JOIN_MIB_PER_SECOND);
-        match vm.tell(command) {
-            Ok(()) => vm.respawn.stage = Stage::Joining { host, since: now, until: now + within },
-            Err(why) => self.give_up(name, host, &why, now),
-        }
-    }
-
-    fn give_up(&mut self, name: &str, host: u64, why: &str, now: Instant) {
+        let demand = self.vms.get(name).filter(|vm| vm.wants_another()).map(|vm| self.demand(vm, now));
         let Some(vm) = self.vms.get_mut(name) else { return };
-        vm.respawn.blame(host, now);
-        vm.respawn.try_later(now);
-        telemetry::count_respawn(false);
-        // What may be left of it there would keep the host from taking another.
-        self.rim.discard(name, host);
-        self.events.add(Some(name), Kind::RespawnFailed, format!("on host {host}: {why}"));
+        let time = driver::now();
+        if let Some(demand) = demand {
+            vm.respawn.respawner.handle_solo(time, demand);
+        } else if let (true, true, Some(peer)) = (is_live, vm.copy.protected, vm.copy.peer) {
+            vm.respawn.adoption = Adoption::Over;
+            vm.respawn.obstacle = None;
+            if vm.respawn.attempt.take().is_some() {
+                telemetry::count_respawn(true);
+            }
+            vm.respawn.respawner.handle_protected(time, HostId(peer));
+        } else if !is_live && vm.respawn.is_live {
+            vm.respawn.respawner.handle_over();
+        }
+        vm.respawn.is_live = is_live;
+        Self::follow_attempt(vm, &self.peers);
+        vm.respawn.respawner.handle_tick(time);
+        self.act(name);
+    }
+
+    /// Hosts have appeared, or have got room.
+    pub(super) fn handle_hosts_changed(&mut self) {
+        let time = driver::now();
+        let names: Vec<String> = self.vms.keys().cloned().collect();
+        for name in names {
+            if let Some(vm) = self.vms.get_mut(&name) {
+                vm.respawn.respawner.handle_hosts_changed(time);
+            }
+            self.act(&name);
+        }
+    }
+
+    fn follow_attempt(vm: &mut Vm, peers: &BTreeMap<u64, PeerView>) {
+        let Some(Attempt { number, host, started: Some(started) }) = vm.respawn.attempt else { return };
+        match progress(peers.get(&host), &vm.file.name, started) {
+            Progress::None => {}
+            Progress::Follows => vm.respawn.respawner.handle_following(driver::now(), number),
+            Progress::Hitch(why) => vm.respawn.respawner.handle_failed(driver::now(), number, why),
+        }
+    }
+
+    /// Whether a copy that an earlier agent began is still given time. It is told again to the VM: the earlier agent may not have
+    /// lived to do so.
+    fn adopts(&mut self, name: &str, now: Instant) -> bool {
+        let joins = |id: u64| {
+            let peer = self.peers.get(&id).filter(|peer| peer.down.is_none())?;
+            let mut vms = peer.description.as_ref()?.vms.iter();
+            let is_it =
+                |status: &&VmStatus| status.name == name && status.running && status.copy.role.is_secondary();
+            vms.find(is_it)?.copy.address
+        };
+        let found = self.peers.keys().find_map(|id| Some((*id, joins(*id)?)));
+        let Some(vm) = self.vms.get(name) else { return false };
+        let adoption = match (&vm.respawn.adoption, found) {
+            (Adoption::Open, Some((host, _))) => Adoption::Waits(host, now + ADOPTED_FOR),
+            (Adoption::Waits(host, until), Some(_)) if now < *until && joins(*host).is_some() => return true,
+            _ => Adoption::Over,
+        };
+        let waits = matches!(adoption, Adoption::Waits(..));
+        if let (true, Some((host, address))) = (waits, found) {
+            // Otherwise it does not come into step in time.
+            let _ = self.introduce(name, host, address);
+        }
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.respawn.adoption = adoption;
+        }
+        waits
+    }
+
+    /// Carries out what a VM's respawner wants.
+    pub(super) fn act(&mut self, name: &str) {
+        while let Some(action) = self.vms.get_mut(name).and_then(|vm| vm.respawn.respawner.poll()) {
+            match action {
+                // Several may ask at once: the tick chooses for all of them together.
+                Action::Place(demand) => drop(self.asked.insert(name.to_owned(), *demand)),
+                Action::Start { attempt, host } => self.start_attempt(name, attempt, host.0),
+                Action::Abandon { host, .. } => {
+                    self.rim.discard(name, host.0);
+                    let Some(vm) = self.vms.get_mut(name) else { return };
+                    vm.respawn.attempt = None;
+                    if !vm.respawn.is_live {
+                        // Nothing has failed: the VM is over, or others see to it.
+                        continue;
+                    }
+                    telemetry::count_respawn(false);
+                    let why = vm.respawn.respawner.explain(driver::now());
+                    let why = why.lines().next().unwrap_or_default();
+                    self.events.add(Some(name), Kind::RespawnFailed, why);
+                }
+            }
+        }
+    }
+
+    fn start_attempt(&mut self, name: &str, number: u64, host: u64) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let file = toml::to_string(&VmFile { cluster: None, ..vm.file.clone() });
+        let (file, address) = match (file, vm.copy.address) {
+            (Ok(file), Some(address)) => (file, address),
+            (file, _) => {
+                let why =
+                    file.err().map_or("the live copy does not listen yet".into(), |error| error.to_string());
+                return vm.respawn.respawner.handle_failed(driver::now(), number, why);
+            }
+        };
+        vm.respawn.attempt = Some(Attempt { number, host, started: None });
+        let primary = Host { id: self.file.id, name: self.file.name.clone(), address };
+        self.events.add(Some(name), Kind::Respawn, format!("on host {host}"));
+        self.rim.seed((name, number), host, Request::Seed { file, primary });
+    }
+
+    /// Takes in what became of asking a host's agent for a secondary.
+    pub(super) fn handle_seeded(&mut self, (name, number): (&str, u64), outcome: Result<SocketAddr, String>) {
+        let Some(attempt) = self.vms.get_mut(name).and_then(|vm| vm.respawn.attempt(number)) else { return };
+        let host = attempt.host;
+        attempt.started = Some(Instant::now());
+        let introduced = outcome.and_then(|address| self.introduce(name, host, address));
+        if let (Err(why), Some(vm)) = (introduced, self.vms.get_mut(name)) {
+            vm.respawn.respawner.handle_failed(driver::now(), number, why);
+        }
+        self.act(name);
+    }
+
+    /// Tells a VM where its copy on `host` listens.
+    fn introduce(&self, name: &str, host: u64, address: SocketAddr) -> Result<(), String> {
+        let (Some(vm), Some(peer)) = (self.vms.get(name), self.peers.get(&host)) else { return Ok(()) };
+        vm.tell(Command::AddPeer { id: host, name: peer.name.clone(), address })
     }
 }

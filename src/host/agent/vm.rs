@@ -1,5 +1,6 @@
 //! A copy of a VM on this host: its process, its files, and who waits for it.
 
+use super::guest::{Supervision, is_fault};
 use super::respawn::Respawn;
 use super::{Agent, Reply, process_at};
 use crate::host::events::Kind;
@@ -19,6 +20,12 @@ use tokio::sync::mpsc;
 const LISTEN_WITHIN: Duration = Duration::from_secs(15);
 const END_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long a change of roles may take before whoever asked for it is told to look later.
+const HANDOVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A secondary that no primary has taken in by then ends: whoever had it made has given it up before, or is gone.
+const WELCOME_WITHIN: Duration = Duration::from_secs(360);
+
 /// A process that does not end when told to is sent SIGTERM after this long, and SIGKILL after twice as long.
 const FORCE_AFTER: Duration = Duration::from_secs(4);
 
@@ -29,6 +36,7 @@ pub(super) struct Vm {
     pub(super) meta: Meta,
     pub(super) copy: Snapshot,
     pub(super) respawn: Respawn,
+    pub(super) guest: Supervision,
     process: Option<Process>,
     life: u64,
     commands: Option<mpsc::Sender<Command>>,
@@ -48,14 +56,16 @@ struct Waiting {
 enum Awaited {
     Address,
     End,
+    /// That it has handed the machine over and follows.
+    Handover,
 }
 
 impl Vm {
     pub(super) fn new(file: VmFile, dir: VmDir, meta: Meta) -> Self {
         let copy = Snapshot { vm: file.name.clone(), ..Snapshot::default() };
-        let (respawn, waiting) = Default::default();
+        let (respawn, guest, waiting) = Default::default();
         let (process, commands, stopping) = (None, None, None);
-        Self { file, dir, meta, copy, respawn, process, life: 0, commands, waiting, stopping }
+        Self { file, dir, meta, copy, respawn, guest, process, life: 0, commands, waiting, stopping }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -79,8 +89,9 @@ impl Vm {
             running: self.is_running(),
             copy: self.copy.clone(),
             ended: self.meta.ended.clone(),
+            apart_from: self.file.placement.apart_from.clone(),
             retired: self.meta.retired,
-            respawn: self.respawn.describe(),
+            respawn: self.wants_another().then(|| self.respawn.describe()),
         }
     }
 
@@ -90,6 +101,7 @@ impl Vm {
             let id = self.meta.process.clone().or_else(|| process_at(&self.dir.socket()));
             self.process = id.as_ref().and_then(Process::find);
             self.meta.process = id;
+            self.respawn = Respawn::found();
         }
         self.is_running()
     }
@@ -135,8 +147,31 @@ impl Vm {
         }
     }
 
+    /// Ends it as the loss of its host would.
+    pub(super) fn kill(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::SIGKILL));
+    }
+
     pub(super) fn await_end(&mut self, reply: Reply) {
         self.wait(Awaited::End, reply, END_WITHIN);
+    }
+
+    /// Begins to hand the machine over, and answers when another copy has it.
+    pub(super) fn hand_over(&mut self, reply: Reply) {
+        match self.tell(Command::HandOver) {
+            Ok(()) => self.wait(Awaited::Handover, reply, HANDOVER_WITHIN),
+            Err(why) => drop(reply.send(Answer::refused(why))),
+        }
+    }
+
+    /// The machine is not handed over.
+    fn refuse_handover(&mut self, why: &str) {
+        for Waiting { what, reply, until } in std::mem::take(&mut self.waiting) {
+            match what {
+                Awaited::Handover => drop(reply.send(Answer::refused(why))),
+                _ => self.waiting.push(Waiting { what, reply, until }),
+            }
+        }
     }
 
     /// Answers with the address where it listens.
@@ -160,6 +195,12 @@ impl Vm {
                     self.meta.ended.as_ref().map(describe).unwrap_or_default()
                 )),
                 (Awaited::End, _) if !running => Answer::done(),
+                (Awaited::Handover, _) if self.copy.role == Role::Following => {
+                    Answer::Live { host: self.copy.peer.unwrap_or_default() }
+                }
+                (Awaited::Handover, _) if !running || now > until => Answer::refused(
+                    "the change of roles has begun and has not come to an end yet: see `ft status`",
+                ),
                 (Awaited::Address, None) if now > until => {
                     Answer::refused(format!("the copy did not listen within {LISTEN_WITHIN:?}"))
                 }
@@ -193,9 +234,15 @@ impl Vm {
         (self.process, self.commands, self.stopping) = (None, None, None);
         self.meta.process = None;
         self.meta.ended = Some(ended);
-        self.respawn = Respawn::default();
         self.save();
         Some(text)
+    }
+
+    /// Whether it waits for a primary in vain: by itself it would wait for ever.
+    fn is_forgotten(&self) -> bool {
+        let is_secondary = self.file.cluster.as_ref().is_some_and(|cluster| cluster.hosts.len() > 1);
+        let age = process::now().saturating_sub(self.meta.began);
+        is_secondary && self.copy.role == Role::Starting && age > WELCOME_WITHIN.as_secs()
     }
 
     /// Sends the signal that is due to a process that does not end.
@@ -243,6 +290,9 @@ impl Agent {
     pub(super) fn look_after(&mut self, name: &str, now: Instant) {
         let Some(vm) = self.vms.get_mut(name) else { return };
         if vm.is_running() {
+            if vm.is_forgotten() {
+                vm.stop();
+            }
             vm.force(now);
             if let Some(text) = vm.note_end() {
                 self.events.add(Some(name), Kind::Ended, text);
@@ -263,15 +313,29 @@ impl Agent {
                 if let Some(kind) = kind(&report) {
                     self.events.add(Some(name), kind, report.words().unwrap_or_default());
                 }
+                if let Report::HandoverFailed { reason } = &report {
+                    vm.refuse_handover(reason);
+                }
                 if matches!(report, Report::Live { .. }) && was == Role::Promoting {
                     telemetry::count_failover();
                 }
+                vm.guest.hear(&report, vm.copy.solo, now);
                 if let (Report::Solo { .. }, Some(lost)) = (&report, other) {
-                    vm.respawn.blame(lost, now);
+                    vm.respawn.note_lost(lost, now);
+                }
+                if let Report::Guest(guest) = &report
+                    && is_fault(guest)
+                {
+                    self.handle_restart(name, guest, now);
                 }
             }
             Line::Done { .. } => {}
-            Line::Refused { reason } => drop(self.events.add(Some(name), Kind::Notice, reason)),
+            Line::Refused { cmd, reason } => {
+                if cmd.as_deref() == Some("hand_over") {
+                    vm.refuse_handover(&reason);
+                }
+                self.events.add(Some(name), Kind::Notice, reason);
+            }
         }
         if let Some(vm) = self.vms.get_mut(name) {
             vm.settle(now);
@@ -288,6 +352,7 @@ fn kind(report: &Report) -> Option<Kind> {
         Report::Solo { .. } => Kind::Solo,
         Report::Following { .. } => Kind::Following,
         Report::Promoting { .. } => Kind::Promoting,
+        Report::Guest(guest) if is_fault(guest) => Kind::GuestRestarted,
         Report::Listening { .. } | Report::Console { .. } | Report::Status { .. } => return None,
         _ => Kind::Notice,
     })

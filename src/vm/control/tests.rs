@@ -89,12 +89,14 @@ fn commands_are_answered_to_whoever_gave_them() {
     one.snapshot();
     other.snapshot();
     let refused = |line: Line, word: &str| match line {
-        Line::Refused { reason } => assert!(reason.contains(word), "{reason}"),
+        Line::Refused { reason, .. } => assert!(reason.contains(word), "{reason}"),
         other => panic!("{other:?} instead of a refusal"),
     };
     one.say("{\"cmd\":\"dance\"}");
     refused(one.hear(), "dance");
     one.say("{\"cmd\":\"add_peer\",\"id\":1,\"name\":\"a\",\"address\":\"127.0.0.1:1\"}");
+    refused(one.hear(), "starting");
+    one.say("{\"cmd\":\"hand_over\"}");
     refused(one.hear(), "starting");
     one.say("{\"cmd\":\"status\"}");
     assert!(matches!(one.hear(), Line::Snapshot(_)));
@@ -119,7 +121,7 @@ fn peers_are_added_under_their_own_names() {
         link: LinkConfig::default(),
     };
     let (network, _events) = Network::start(identity, config).unwrap();
-    bed.control.attach(network.peers());
+    bed.control.attach(network.peers(), bounded(0).0);
     let mut client = bed.connect();
     client.snapshot();
     for (id, name, is_good) in [(3, "host-c", true), (3, "Host C", false), (2, "host-b", false)] {

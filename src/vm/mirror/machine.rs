@@ -105,7 +105,7 @@ impl Mirror {
             let path = self.store.path().display();
             tracing::error!(%path, %error, "the disk cannot be read, so no secondary can be made");
             let bytes = piece::failed(&format!("the primary cannot read its disk {path}: {error}"));
-            Saved { bytes: bytes.into(), last: false }
+            Saved { pieces: vec![bytes.into()], last: false }
         })
     }
 
@@ -121,16 +121,14 @@ impl Mirror {
         };
         self.rests = outgoing.needs_a_slower_guest();
         if let Some(bytes) = bytes {
-            return Ok(Saved { bytes: bytes.into(), last: false });
+            return Ok(Saved { pieces: vec![bytes.into()], last: false });
         }
-        let saved = vm.save(std::mem::take(&mut outgoing.first));
-        if saved.last {
+        let Saved { pieces, last } = vm.save(std::mem::take(&mut outgoing.first));
+        if last {
             assert!(outgoing.is_still(), "the machine's last piece comes when the disk has been sent");
-            let bytes = piece::last(&saved.bytes).into();
             (self.outgoing, self.rests) = (None, false);
-            return Ok(Saved { bytes, last: true });
         }
-        Ok(Saved { bytes: piece::machine(&saved.bytes).into(), last: false })
+        Ok(Saved { pieces: piece::machine(&pieces, last), last })
     }
 
     fn restore<V: Vcpu>(&mut self, vm: &mut Vm<V>, piece: &[u8], last: bool) -> Result<(), Fault> {

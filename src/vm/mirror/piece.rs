@@ -9,9 +9,11 @@
 //! ```
 
 use super::BLOCK_BYTES;
+use bytes::Bytes;
 use ft_core::digest::digest64;
 use ft_core::error::Fault;
 use ft_core::transfer::MAX_CHUNK_BYTES;
+use ft_vmm::transfer::PIECE_BYTES_MAX;
 
 const MACHINE: u8 = 1;
 const BLOCKS: u8 = 2;
@@ -53,14 +55,12 @@ impl Sum {
     }
 }
 
-/// A piece of the machine's own.
-pub(super) fn machine(piece: &[u8]) -> Vec<u8> {
-    [&[MACHINE], piece].concat()
-}
-
-/// The last piece.
-pub(super) fn last(piece: &[u8]) -> Vec<u8> {
-    [&[LAST], piece].concat()
+/// Pieces of the machine's own; with `last`, the last of them ends the state.
+pub(super) fn machine(pieces: &[Bytes], last: bool) -> Vec<Bytes> {
+    const { assert!(1 + PIECE_BYTES_MAX <= MAX_CHUNK_BYTES, "a machine's piece and its kind fit a piece") };
+    let end = if last { pieces.len() } else { 0 };
+    let kind = |n: usize| if n + 1 == end { LAST } else { MACHINE };
+    pieces.iter().enumerate().map(|(n, piece)| [&[kind(n)], &piece[..]].concat().into()).collect()
 }
 
 /// What all pieces of blocks have been.
@@ -180,8 +180,12 @@ mod tests {
         theirs.add(body);
         assert_eq!(theirs, sum);
         assert_eq!(parse(&settle(sum)).unwrap(), Piece::Settle(sum));
-        assert_eq!(parse(&last(b"m")).unwrap(), Piece::Last(b"m"));
-        assert_eq!(parse(&machine(b"m")).unwrap(), Piece::Machine(b"m"));
+        let own = [Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+        for (last, end) in [(false, Piece::Machine(b"b")), (true, Piece::Last(b"b"))] {
+            let made = machine(&own, last);
+            let parsed: Vec<_> = made.iter().map(|piece| parse(piece).unwrap()).collect();
+            assert_eq!(parsed, [Piece::Machine(b"a"), end]);
+        }
         assert_eq!(parse(&failed("no")).unwrap(), Piece::Failed("no".into()));
     }
 

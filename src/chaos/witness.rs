@@ -1,0 +1,105 @@
+//! Hears what every copy of the VM says of itself, over the control socket of its process.
+//!
+//! Invariant: what a process has written is heard, also when it was killed right after: the kernel keeps what is in the socket.
+
+use super::config::ChaosError;
+use crate::vm::control::{Line, Snapshot};
+use crate::vm::report::Report;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often it is looked whether there is a process: well below what a copy needs to be anything.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How often a silent process is left to look whether the witness is to end.
+const LEND_AN_EAR: Duration = Duration::from_millis(100);
+
+/// Something that was heard.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    pub(super) at: Instant,
+    pub(super) host: u64,
+    /// The process.
+    pub(super) pid: u32,
+    pub(super) what: Said,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Said {
+    /// How it stood when it was first heard.
+    Stands(Box<Snapshot>),
+    Reports(Report),
+    /// The process is gone.
+    Gone,
+}
+
+/// The witness of one host. Dropping it ends it.
+pub(super) struct Witness {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Witness {
+    /// Listens at a host's `socket`, to one process after another.
+    pub(super) fn start(host: u64, socket: PathBuf, out: Sender<Heard>) -> Result<Self, ChaosError> {
+        let (stop, stopped) = crossbeam::channel::bounded(0);
+        let listen = move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK_EVERY) {
+                listen(host, &socket, &out, &stopped);
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("witness-{host}")).spawn(listen);
+        let thread = thread.map_err(ChaosError::io("start a thread"))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // One that crashed has nothing to say here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Listens to the process at `socket`, if there is one, until it is gone.
+fn listen(host: u64, socket: &Path, out: &Sender<Heard>, stopped: &Receiver<()>) {
+    let Ok(stream) = UnixStream::connect(socket) else { return };
+    if stream.set_read_timeout(Some(LEND_AN_EAR)).is_err() {
+        return;
+    }
+    let (mut stream, mut line, mut known) = (BufReader::new(stream), Vec::new(), None);
+    let hear = |pid, what| drop(out.send(Heard { at: Instant::now(), host, pid, what }));
+    loop {
+        // What is there of a line stays in `line` when the rest is late.
+        match stream.read_until(b'\n', &mut line) {
+            Ok(_) if line.ends_with(b"\n") => {
+                match (serde_json::from_slice(&line), known) {
+                    (Ok(Line::Snapshot(snapshot)), _) => {
+                        known = Some(snapshot.pid);
+                        hear(snapshot.pid, Said::Stands(Box::new(snapshot)));
+                    }
+                    (Ok(Line::Report(report)), Some(pid)) => hear(pid, Said::Reports(report)),
+                    _ => {}
+                }
+                line.clear();
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+                    return;
+                }
+            }
+            // Half a line was never said.
+            Ok(_) | Err(_) => break,
+        }
+    }
+    if let Some(pid) = known {
+        hear(pid, Said::Gone);
+    }
+}
