@@ -418,6 +418,12 @@ impl Primary {
                 self.welcome()
             }
             (_, None) if is_repeated => self.welcome(),
+            // Its host has one copy: the one before is over, whether its silence has been noticed or not. Nobody depends on it.
+            (Phase::Seeding(peer, _), None) if peer.host == from && peer.node != hello.node => {
+                self.abandon("another copy has begun on its host", out);
+                self.seed(now, (from, hello.node), greeting, out);
+                self.welcome()
+            }
             (_, None) => Message::Refuse(Refusal::Busy),
         };
         out.send(from, Envelope { session: greeting, term: self.term(), message: answer });
