@@ -354,10 +354,12 @@ impl<M: Machine> Live<'_, M> {
 
     /// Makes pieces of the state for a joining secondary. The machine stands where the log ends.
     fn save_state(&mut self) {
-        let Some(first) = self.primary.wants_chunk() else { return };
-        if !self.executor.machine_mut().is_ready() {
+        let wanted = self.primary.wants_chunk();
+        let is_under_way = wanted.is_some() || self.primary.is_copying();
+        if !is_under_way || !self.executor.machine_mut().is_ready() {
             return;
         }
+        let Some(first) = wanted else { return };
         self.primary.flush(self.now, self.out);
         let saved = self.executor.machine_mut().save(first);
         let head = saved.last.then(|| head(self.executor, self.primary.log().sealed()));

@@ -206,6 +206,11 @@ impl Primary {
         }
     }
 
+    /// Whether a row of pieces is under way, also while there is no room for another piece.
+    pub fn is_copying(&self) -> bool {
+        matches!(&self.phase, Phase::Seeding(_, transfer) if transfer.cut().is_none())
+    }
+
     /// Whether a digest is needed for effects that wait (R11, strict).
     pub fn wants_digest(&self) -> bool {
         self.identity.config.verify == Verify::Strict

@@ -31,7 +31,9 @@ struct Mirror {
     last_write: u64,
     outgoing: Option<Outgoing>,
     incoming: Incoming,
-    /// The guest rests for one turn.
+    /// Turns of the guest while its state was copied.
+    turns: u32,
+    /// It rests for this one.
     rests: bool,
 }
 
@@ -57,6 +59,7 @@ impl<V: Vcpu> Mirrored<V> {
             last_write: 0,
             outgoing: None,
             incoming: Incoming::Awaited,
+            turns: 0,
             rests: false,
         });
         Self { vm, mirror }
@@ -87,14 +90,15 @@ impl Mirror {
         }
     }
 
-    /// Whether the pieces may go on: at the cut every write that was emitted must be in the file. The guest rests until then.
+    /// Whether the pieces may go on: at the cut every write that was emitted must be in the file. Asked in every turn of the transfer, so
+    /// that the guest rests in as many as it should, and for none once the transfer is over, however that came.
     fn is_ready_to_save<V: Vcpu>(&mut self, vm: &Vm<V>) -> bool {
+        self.turns = self.turns.wrapping_add(1);
+        let Some(outgoing) = &self.outgoing else { return true };
+        self.rests = outgoing.rests(self.turns);
         let is_write = |effect: &Effect| effect.kind == EffectKind::BlockWrite;
-        let ready = !self.outgoing.as_ref().is_some_and(Outgoing::is_still)
-            // Their content would not fit the last piece.
-            || self.store.is_quiet(self.last_write) && !vm.in_flight().iter().any(is_write);
-        self.rests |= !ready;
-        ready
+        // Writes under way would be in the last piece with all their content.
+        !outgoing.is_still() || self.store.is_quiet(self.last_write) && !vm.in_flight().iter().any(is_write)
     }
 
     fn save<V: Vcpu>(&mut self, vm: &mut Vm<V>, first: bool) -> Saved {
@@ -114,12 +118,13 @@ impl Mirror {
             Some(outgoing) => outgoing,
             None => self.outgoing.insert(Outgoing::new(&self.store)?),
         };
-        let bytes = match outgoing.next(&self.store, vm.is_nearly_saved(outgoing.first)) {
+        let first = outgoing.first;
+        let bytes = match outgoing.next(&self.store, || vm.is_nearly_saved(first)) {
             Next::Blocks => Some(outgoing.piece(&self.store)?),
             Next::Settle => Some(piece::settle(outgoing.settle())),
             Next::Machine => None,
         };
-        self.rests = outgoing.needs_a_slower_guest();
+        self.rests |= outgoing.is_still();
         if let Some(bytes) = bytes {
             return Ok(Saved { pieces: vec![bytes.into()], last: false });
         }

@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt as _;
 /// Blocks that are read for one piece: most may be zero, and the guest waits meanwhile.
 const READS_MAX: usize = 64;
 
-/// After so many rounds a guest that writes faster than its disk is copied is slowed.
+/// After so many rounds a guest that writes faster than its disk is copied is slowed, more so in every further round.
 const ROUNDS_AT_FULL_SPEED: u32 = 4;
 
 /// Where a transfer stands.
@@ -63,11 +63,14 @@ impl Outgoing {
         self.phase == Phase::Still
     }
 
-    /// Whether the guest must be slowed for the copy to catch up.
-    pub(super) fn needs_a_slower_guest(&self) -> bool {
+    /// Whether the guest rests for this turn, so that the copy catches up. Sooner or later it does: after each round the guest rests for
+    /// one turn more between two in which it runs.
+    pub(super) fn rests(&self, turn: u32) -> bool {
         match self.phase {
             Phase::All { .. } => false,
-            Phase::Written { round, .. } => round > ROUNDS_AT_FULL_SPEED,
+            Phase::Written { round, .. } => {
+                !turn.is_multiple_of(round.saturating_sub(ROUNDS_AT_FULL_SPEED) + 1)
+            }
             Phase::Still => true,
         }
     }
@@ -78,13 +81,13 @@ impl Outgoing {
         self.sum
     }
 
-    /// What comes next, where what is left of the machine itself may fit its last piece.
-    pub(super) fn next(&mut self, store: &Store, machine_is_nearly_done: bool) -> Next {
+    /// What comes next; when it matters, it asks whether what is left of the machine itself may fit its last piece.
+    pub(super) fn next(&mut self, store: &Store, machine_is_nearly_done: impl FnOnce() -> bool) -> Next {
         let written = store.dirty().count();
         match self.phase {
             Phase::All { .. } => Next::Blocks,
             Phase::Written { .. } if written > PIECE_BLOCKS as u64 => Next::Blocks,
-            Phase::Written { .. } if machine_is_nearly_done => {
+            Phase::Written { .. } if machine_is_nearly_done() => {
                 self.phase = Phase::Still;
                 Next::Blocks
             }

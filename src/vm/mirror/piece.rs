@@ -57,7 +57,7 @@ impl Sum {
 
 /// Pieces of the machine's own; with `last`, the last of them ends the state.
 pub(super) fn machine(pieces: &[Bytes], last: bool) -> Vec<Bytes> {
-    const { assert!(1 + PIECE_BYTES_MAX <= MAX_CHUNK_BYTES, "a machine's piece and its kind fit a piece") };
+    const { assert!(PIECE_BYTES_MAX < MAX_CHUNK_BYTES, "a machine's piece and its kind fit a piece") };
     let end = if last { pieces.len() } else { 0 };
     let kind = |n: usize| if n + 1 == end { LAST } else { MACHINE };
     pieces.iter().enumerate().map(|(n, piece)| [&[kind(n)], &piece[..]].concat().into()).collect()

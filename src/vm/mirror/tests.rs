@@ -74,7 +74,7 @@ fn r8_a_disk_arrives_as_it_is_at_the_cut_while_it_is_written() {
     let mut outgoing = Outgoing::new(&live).unwrap();
     let (mut pieces, mut last_write) = (0, 0);
     loop {
-        match outgoing.next(&live, pieces > 20) {
+        match outgoing.next(&live, || pieces > 20) {
             Next::Machine if outgoing.is_still() => break,
             Next::Machine => {}
             Next::Settle => copy.settle(outgoing.settle()),
@@ -100,6 +100,40 @@ fn r8_a_disk_arrives_as_it_is_at_the_cut_while_it_is_written() {
     let [live, copy] = ["live.img", "copy.img"].map(|name| std::fs::read(dir.path().join(name)).unwrap());
     assert!(live == copy, "the copies differ");
     assert_eq!(live[5 * 512], 9);
+}
+
+/// The line takes a piece in every fourth turn, and in each turn the guest would write more than a quarter of one.
+#[test]
+fn r8_a_guest_that_writes_faster_than_its_disk_is_copied_is_slowed_until_the_copy_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((live, _events), copy) = (live(dir.path()), copy(dir.path()));
+    copy.begin();
+    let mut outgoing = Outgoing::new(&live).unwrap();
+    let (mut last_write, mut ran) = (0, 0);
+    for turn in 1..100_000 {
+        if !outgoing.rests(turn) {
+            ran += 1;
+            for _ in 0..8 {
+                last_write += 1;
+                live.submit(write(last_write, last_write * 37 % BLOCKS * 128, 7, 512));
+            }
+        }
+        wait_until("the disk is quiet", || live.is_quiet(last_write));
+        match (turn % 4 == 0).then(|| outgoing.next(&live, || true)) {
+            Some(Next::Blocks) => copy.fill(body(&outgoing.piece(&live).unwrap())),
+            Some(Next::Settle) => {
+                copy.settle(outgoing.settle());
+                break;
+            }
+            Some(Next::Machine) => panic!("nothing of it is left"),
+            None => {}
+        }
+    }
+    assert!(outgoing.is_still(), "the copy never catches up");
+    assert!(ran > 20, "the guest runs while it is copied: {ran}");
+    drop((live, copy));
+    let [live, copy] = ["live.img", "copy.img"].map(|name| std::fs::read(dir.path().join(name)).unwrap());
+    assert!(live == copy, "the copies differ");
 }
 
 #[test]
