@@ -19,7 +19,8 @@
 //! [disk]
 //! path = "/shared/exchange.img"    # the same file on every host
 //! mib = 64
-//! # mirror = true                  # or a file of its own on each host, such as "/var/lib/exchange.img"
+//! # mirror = true                  # or a file of its own on each host, such as "/var/lib/exchange.img"; for hosts that see one file
+//! #                                # system, path = "/san/exchange-{host}.img" has the host's name in it
 //!
 //! [cluster]
 //! arbiter = "/shared/arbiter"      # a directory that all hosts share; or an etcd cluster:

@@ -94,7 +94,8 @@ impl Mirror {
     /// that the guest rests in as many as it should, and for none once the transfer is over, however that came.
     fn is_ready_to_save<V: Vcpu>(&mut self, vm: &Vm<V>) -> bool {
         self.turns = self.turns.wrapping_add(1);
-        let Some(outgoing) = &self.outgoing else { return true };
+        let Some(outgoing) = &mut self.outgoing else { return true };
+        outgoing.handle_turn();
         self.rests = outgoing.rests(self.turns);
         let is_write = |effect: &Effect| effect.kind == EffectKind::BlockWrite;
         // Writes under way would be in the last piece with all their content.

@@ -18,6 +18,9 @@ const READS_MAX: usize = 64;
 /// After so many rounds a guest that writes faster than its disk is copied is slowed, more so in every further round.
 const ROUNDS_AT_FULL_SPEED: u32 = 4;
 
+/// For so many turns the guest rests in one go. When the other side takes nothing meanwhile, the guest goes on, and there are further rounds.
+const REST_TURNS_MAX: u32 = 100;
+
 /// Where a transfer stands.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -36,8 +39,8 @@ enum Phase {
     All { next: u64 },
     /// Those written meanwhile, of which this is the next in this round.
     Written { next: u64, round: u32 },
-    /// The guest rests until the disk is quiet and all of it has been sent.
-    Still,
+    /// The guest rests until the disk is quiet and all of it has been sent; so many turns have passed since the last piece.
+    Still { round: u32, waits: u32 },
 }
 
 /// What the next piece is to hold.
@@ -60,7 +63,17 @@ impl Outgoing {
 
     /// Whether the guest is to rest, and nothing to be sent, until the disk is quiet.
     pub(super) fn is_still(&self) -> bool {
-        self.phase == Phase::Still
+        matches!(self.phase, Phase::Still { .. })
+    }
+
+    /// Takes in that a turn of the guest has come in which a piece may be made or not.
+    pub(super) fn handle_turn(&mut self) {
+        if let Phase::Still { round, waits } = self.phase {
+            self.phase = match waits < REST_TURNS_MAX {
+                true => Phase::Still { round, waits: waits + 1 },
+                false => Phase::Written { next: 0, round: round.max(ROUNDS_AT_FULL_SPEED) + 1 },
+            };
+        }
     }
 
     /// Whether the guest rests for this turn, so that the copy catches up. Sooner or later it does: after each round the guest rests for
@@ -71,7 +84,7 @@ impl Outgoing {
             Phase::Written { round, .. } => {
                 !turn.is_multiple_of(round.saturating_sub(ROUNDS_AT_FULL_SPEED) + 1)
             }
-            Phase::Still => true,
+            Phase::Still { .. } => true,
         }
     }
 
@@ -87,13 +100,19 @@ impl Outgoing {
         match self.phase {
             Phase::All { .. } => Next::Blocks,
             Phase::Written { .. } if written > PIECE_BLOCKS as u64 => Next::Blocks,
-            Phase::Written { .. } if machine_is_nearly_done() => {
-                self.phase = Phase::Still;
+            Phase::Written { round, .. } if machine_is_nearly_done() => {
+                self.phase = Phase::Still { round, waits: 0 };
                 Next::Blocks
             }
-            Phase::Still if written > 0 => Next::Blocks,
-            Phase::Still if self.settled != Some(self.sum) => Next::Settle,
-            Phase::Written { .. } | Phase::Still => Next::Machine,
+            Phase::Written { .. } => Next::Machine,
+            Phase::Still { round, .. } => {
+                self.phase = Phase::Still { round, waits: 0 };
+                match written {
+                    0 if self.settled == Some(self.sum) => Next::Machine,
+                    0 => Next::Settle,
+                    _ => Next::Blocks,
+                }
+            }
         }
     }
 
@@ -138,7 +157,7 @@ impl Outgoing {
                 };
                 Ok(index)
             }
-            Phase::Still => Ok(store.dirty().take(0)),
+            Phase::Still { .. } => Ok(store.dirty().take(0)),
         }
     }
 

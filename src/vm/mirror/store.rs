@@ -30,8 +30,8 @@ const QUEUE_BYTES_MAX: u64 = 8 << 20;
 /// What work counts beside its content, in bytes.
 const WORK_OVERHEAD: u64 = 64;
 
-/// While a copy is filled it is written out this often, so that its end does not have to wait for all of it.
-const WRITE_OUT_BYTES: u64 = 32 << 20;
+/// While a copy is filled it is written out this often: nothing is taken in meanwhile, and the primary's patience is limited (`stall`).
+const WRITE_OUT_BYTES: u64 = 8 << 20;
 
 /// What happens to a copy.
 enum Work {

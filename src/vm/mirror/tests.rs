@@ -111,6 +111,7 @@ fn r8_a_guest_that_writes_faster_than_its_disk_is_copied_is_slowed_until_the_cop
     let mut outgoing = Outgoing::new(&live).unwrap();
     let (mut last_write, mut ran) = (0, 0);
     for turn in 1..100_000 {
+        outgoing.handle_turn();
         if !outgoing.rests(turn) {
             ran += 1;
             for _ in 0..8 {
@@ -134,6 +135,27 @@ fn r8_a_guest_that_writes_faster_than_its_disk_is_copied_is_slowed_until_the_cop
     drop((live, copy));
     let [live, copy] = ["live.img", "copy.img"].map(|name| std::fs::read(dir.path().join(name)).unwrap());
     assert!(live == copy, "the copies differ");
+}
+
+/// As when the other side's storage hangs: its trouble is not the guest's.
+#[test]
+fn r8_a_guest_does_not_rest_for_a_copy_that_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, _events) = live(dir.path());
+    let mut outgoing = Outgoing::new(&live).unwrap();
+    for _ in 0..3 {
+        outgoing.piece(&live).unwrap();
+        assert_eq!(outgoing.next(&live, || true), Next::Blocks);
+        assert!(outgoing.is_still() && (0..50).all(|turn| outgoing.rests(turn)));
+        let rested = (0..1000).take_while(|turn| {
+            outgoing.handle_turn();
+            outgoing.rests(*turn)
+        });
+        assert!((50..1000).contains(&rested.count()));
+        assert!(!outgoing.is_still());
+    }
+    // It is slowed only.
+    assert!((0..50).any(|turn| !outgoing.rests(turn)));
 }
 
 #[test]
