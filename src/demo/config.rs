@@ -28,6 +28,8 @@ pub struct HostsConfig {
     pub disk_mib: u64,
     /// Each host has a disk of its own, which the others mirror; otherwise all share one.
     pub mirror: bool,
+    /// Milliseconds between two signs of life; `None`: what is usual.
+    pub heartbeat_ms: Option<u64>,
     /// More arguments for the first primary.
     pub primary_args: Vec<String>,
     /// Closed when nothing is to be waited for any more.
@@ -45,6 +47,7 @@ impl HostsConfig {
             ram_mib: 64,
             disk_mib: 64,
             mirror: false,
+            heartbeat_ms: None,
             primary_args: Vec::new(),
             stop: never(),
         }

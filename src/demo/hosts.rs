@@ -104,6 +104,7 @@ impl Hosts {
             ca.issue(&name, 2 * DAY)?.write(&credentials)?;
             let disk = DiskFile { path: config.disk(host.id), mib: config.disk_mib, mirror: config.mirror };
             let file = VmFile {
+                heartbeat_ms: config.heartbeat_ms,
                 cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
                 ..guest_vm(("demo", config.ram_mib), &config.command_line, socket.clone(), disk)
             };
