@@ -9,6 +9,7 @@ pub mod disk;
 pub mod ends;
 pub mod entropy;
 pub mod log;
+pub mod mirror;
 pub mod process;
 pub mod recipe;
 pub mod report;

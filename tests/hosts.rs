@@ -3,6 +3,8 @@
 
 #[path = "hosts/cluster.rs"]
 mod cluster;
+#[path = "hosts/mirror.rs"]
+mod mirror;
 #[path = "hosts/moves.rs"]
 mod moves;
 #[path = "hosts/planned.rs"]

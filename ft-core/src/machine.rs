@@ -41,6 +41,15 @@ pub trait Machine {
     /// Digest of everything that determines the machine's future (R11). May be incremental.
     fn digest(&mut self) -> StateDigest;
 
+    /// Whether the machine may go on with its copies: as the live side make a piece of its state, otherwise take one in or go on to the
+    /// next record. Asked before each; `false` puts it off to the next step. For what goes with a machine and takes its time, such as a
+    /// disk that is mirrored: a secondary that it holds up is behind, and the primary slows down for it (R9). While its state is copied the
+    /// live side is asked in every step, also where there is no room for a piece: it can hold its guest back until the copy is whole, and
+    /// is not asked any more once the copy is given up.
+    fn is_ready(&mut self) -> bool {
+        true
+    }
+
     /// Makes the next piece of the state for a secondary. The machine may run between two calls; the pieces from the first up
     /// to a last one restore the machine as it stands when the last is made. `first` starts over: an earlier row of
     /// pieces may have been given up half-way.

@@ -362,7 +362,12 @@ impl<M: Machine> Live<'_, M> {
 
     /// Makes pieces of the state for a joining secondary. The machine stands where the log ends.
     fn save_state(&mut self) {
-        let Some(first) = self.primary.wants_chunk() else { return };
+        let wanted = self.primary.wants_chunk();
+        let is_under_way = wanted.is_some() || self.primary.is_copying();
+        if !is_under_way || !self.executor.machine_mut().is_ready() {
+            return;
+        }
+        let Some(first) = wanted else { return };
         self.primary.flush(self.now, self.out);
         let saved = self.executor.machine_mut().save(first);
         let head = saved.last.then(|| head(self.executor, self.primary.log().sealed()));
@@ -393,6 +398,9 @@ fn restore<M: Machine>(
     secondary: &mut Secondary,
     out: &mut Outbox,
 ) -> Result<bool, HaltReason> {
+    if !executor.machine_mut().is_ready() {
+        return Ok(false);
+    }
     let Some(chunk) = secondary.next_chunk() else { return Ok(false) };
     executor.machine_mut().restore(&chunk.bytes, chunk.head.is_some())?;
     if let Some(head) = chunk.head {
@@ -409,6 +417,9 @@ fn follow_records<M: Machine>(
 ) -> Result<bool, HaltReason> {
     let end = executor.point().tick.0.saturating_add(secondary.identity().config.quantum_ticks);
     for _ in 0..RECORDS_PER_STEP {
+        if !executor.machine_mut().is_ready() {
+            return Ok(false);
+        }
         let Some((seq, record)) = secondary.next_record() else { return Ok(false) };
         let share = end.saturating_sub(executor.point().tick.0);
         match executor.follow(seq, record, share)? {

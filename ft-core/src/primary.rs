@@ -217,6 +217,15 @@ impl Primary {
         }
     }
 
+    /// Whether a row of pieces is under way, also while there is no room for another piece.
+    pub fn is_copying(&self) -> bool {
+        let transfer = match (&self.phase, &self.relief) {
+            (Phase::Seeding(_, transfer), _) | (Phase::Paired(_), Relief::Seeding(_, transfer)) => transfer,
+            _ => return false,
+        };
+        transfer.cut().is_none()
+    }
+
     /// Whether a digest is needed for effects that wait (R11, strict).
     pub fn wants_digest(&self) -> bool {
         self.identity.config.verify == Verify::Strict
@@ -460,6 +469,12 @@ impl Primary {
                 self.welcome()
             }
             (_, None) if is_repeated => self.welcome(),
+            // Its host has one copy: the one before is over, whether its silence has been noticed or not. Nobody depends on it.
+            (Phase::Seeding(peer, _), None) if peer.host == from && peer.node != hello.node => {
+                self.abandon("another copy has begun on its host", out);
+                self.seed(now, (from, hello.node), greeting, out);
+                self.welcome()
+            }
             (_, None) => match self.greet_relief(now, (from, hello.node), greeting, out) {
                 Some(session) => self.welcome_to(session),
                 None => Message::Refuse(Refusal::Busy),

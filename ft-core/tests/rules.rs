@@ -12,9 +12,11 @@ use ft_core::config::{Config, Verify};
 use ft_core::effect::EffectKind;
 use ft_core::error::{Divergence, HaltReason};
 use ft_core::message::{Message, Refusal};
+use ft_core::node::Node;
 use ft_core::primary::Standing;
 use ft_core::replica::Notice;
-use ft_core::units::{HostId, Span, Term};
+use ft_core::units::{HostId, Session, Span, Term};
+use machine::Counter;
 use pair::{A, B, Pair, identity};
 
 #[test]
@@ -28,6 +30,24 @@ fn r1_the_state_follows_from_the_records() {
     let (a, b) = (pair.nodes[A].machine(), pair.nodes[B].machine());
     assert_eq!((a.tick, a.count, &a.due), (b.tick, b.count, &b.due));
     assert_eq!(a.count, 50);
+}
+
+/// As when a disk that it mirrors is slow: neither state nor records go in, and nothing is lost by that.
+#[test]
+fn r9_a_secondary_whose_machine_is_not_ready_is_waited_for() {
+    let mut pair = Pair::solo(Config::default());
+    let mut slow = Counter::default();
+    slow.delays = 1000;
+    pair.join_with(identity(B, Config::default()), A, slow);
+    for _ in 0..50 {
+        assert!(pair.packet(A));
+        pair.pass(2);
+    }
+    assert!(!pair.is_protected(A) && pair.nodes[B].machine().delays > 0);
+    assert_eq!(pair.nodes[B].machine().count, 0);
+    pair.pass(2000);
+    assert!(pair.is_protected(A), "{:?}", pair.notices);
+    assert_eq!(pair.nodes[B].machine().count, 50);
 }
 
 #[test]
@@ -211,6 +231,28 @@ fn r8_a_join_that_fails_leaves_the_primary_as_it_was() {
     pair.pass(1000);
     assert_eq!(pair.standing(A), Some(Standing::Solo));
     assert_eq!(pair.nodes[A].term(), Term(1), "nobody depended on it: no claim was needed");
+}
+
+/// As when a secondary ends right after it has begun, and is started again before its silence is noticed.
+#[test]
+fn r8_a_host_that_begins_again_is_seeded_again_at_once() {
+    let config = Config::default();
+    let mut pair = Pair::solo(config.clone());
+    pair.join(identity(B, config.clone()), A);
+    pair.drop_messages(A, |message| matches!(message, Message::State(_)));
+    pair.pass(2);
+    assert_eq!(pair.standing(A), Some(Standing::Seeding(HostId(1))));
+    let mut again = identity(B, config.clone());
+    again.node.incarnation += 1000;
+    let greeting = Session(again.node.incarnation);
+    pair.tamper = None;
+    pair.nodes[B] = Node::join(pair.now, again, HostId(0), greeting, Counter::default()).unwrap();
+    pair.pass(config.silence.0 / 2_000_000);
+    assert!(pair.is_protected(A), "{:?}", pair.notices);
+    // Another host's is refused as long as there is one.
+    pair.join(identity(2, config), A);
+    pair.pass(10);
+    assert!(matches!(pair.halted(2), Some(HaltReason::Refused(Refusal::Busy))), "{:?}", pair.notices);
 }
 
 #[test]

@@ -16,5 +16,5 @@ pub mod power;
 pub mod ram;
 pub mod sections;
 pub mod soft;
-mod transfer;
+pub mod transfer;
 pub mod vcpu;

@@ -153,6 +153,15 @@ impl<V: Vcpu> Vm<V> {
         self.rest.restarts
     }
 
+    /// Whether what [`Machine::save`] would send next may be the last piece. With `first`, of a transfer that begins.
+    pub fn is_nearly_saved(&mut self, first: bool) -> bool {
+        self.refresh_digests();
+        match self.outgoing.as_ref().filter(|_| !first) {
+            Some(outgoing) => outgoing.is_nearly_done(),
+            None => Outgoing::new(&self.digests).is_nearly_done(),
+        }
+    }
+
     /// All of its state, as a snapshot. [`Vm::load_snapshot`] takes it back, on any host.
     pub fn snapshot(&mut self) -> Vec<u8> {
         self.refresh_digests();

@@ -16,6 +16,9 @@ use ft_core::error::Fault;
 use ft_core::transfer::MAX_CHUNK_BYTES;
 use std::collections::BTreeSet;
 
+/// Largest piece that a machine makes, in bytes: whoever puts it together with something else has room to say which is which.
+pub const PIECE_BYTES_MAX: usize = MAX_CHUNK_BYTES - 16;
+
 /// Bytes of a page in a piece.
 const ENTRY_BYTES: usize = 4 + PAGE_BYTES;
 
@@ -25,7 +28,7 @@ pub(crate) const SECTIONS_BYTES_MAX: usize = 64 << 20;
 /// Pages that may be left for the moment at which the machine stands still.
 const LAST_PAGES_MAX: usize = (384 << 10) / ENTRY_BYTES;
 
-const PIECE_PAGES_MAX: usize = (MAX_CHUNK_BYTES - 4) / ENTRY_BYTES;
+const PIECE_PAGES_MAX: usize = (PIECE_BYTES_MAX - 4) / ENTRY_BYTES;
 
 /// After so many rounds a guest that writes faster than it is copied is slowed.
 const ROUNDS_AT_FULL_SPEED: u32 = 4;
@@ -94,10 +97,10 @@ pub(crate) fn encode_pages(ram: &Ram, digests: &PageDigests, pages: &[usize]) ->
 
 /// The pieces that end a state: `pages`, as [`encode_pages`] makes them, and all sections.
 pub(crate) fn with_sections(mut pages: Vec<u8>, sections: &[u8]) -> Vec<Bytes> {
-    let (first, rest) = sections.split_at(sections.len().min(MAX_CHUNK_BYTES - pages.len()));
+    let (first, rest) = sections.split_at(sections.len().min(PIECE_BYTES_MAX - pages.len()));
     pages.extend_from_slice(first);
     let no_pages = 0u32.to_le_bytes();
-    let further = rest.chunks(MAX_CHUNK_BYTES - no_pages.len()).map(|part| [&no_pages, part].concat());
+    let further = rest.chunks(PIECE_BYTES_MAX - no_pages.len()).map(|part| [&no_pages, part].concat());
     std::iter::once(pages).chain(further).map(Bytes::from).collect()
 }
 
@@ -142,14 +145,14 @@ mod tests {
         let (from, to) = (Ram::new(1 << 20).unwrap(), Ram::new(1 << 20).unwrap());
         let digests = PageDigests::new(from.page_count());
         for (len, count) in
-            [(0, 1), (1000, 1), (MAX_CHUNK_BYTES - 16384, 1), (MAX_CHUNK_BYTES, 2), (9 << 20, 10)]
+            [(0, 1), (1000, 1), (PIECE_BYTES_MAX - 16384, 1), (PIECE_BYTES_MAX, 2), (9 << 20, 10)]
         {
             let sections: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
             let pieces = with_sections(encode_pages(&from, &digests, &[1, 2, 3]), &sections);
             assert_eq!(pieces.len(), count, "{len}");
             let mut arrived = Vec::new();
             for piece in &pieces {
-                assert!(piece.len() <= MAX_CHUNK_BYTES);
+                assert!(piece.len() <= PIECE_BYTES_MAX);
                 arrived.extend_from_slice(take_pages(&to, piece).unwrap());
             }
             assert!(arrived == sections, "{len}");
@@ -174,7 +177,7 @@ mod tests {
         };
         while !outgoing.is_nearly_done() {
             let piece = outgoing.piece(&from, &digests, false);
-            assert!(piece.len() <= MAX_CHUNK_BYTES);
+            assert!(piece.len() <= PIECE_BYTES_MAX);
             assert_eq!(take_pages(&to, &piece).unwrap(), b"");
             step += 1;
             // Some pages become zero, some are written again.

@@ -71,6 +71,9 @@ pub(crate) struct PrimaryArgs {
     /// This host's id in the VM's file
     #[arg(long, value_name = "ID")]
     host: u64,
+    /// Start although another host's copy of a mirrored disk is newer, or this host has none
+    #[arg(long)]
+    again: bool,
 }
 
 #[derive(clap::Args)]
@@ -97,7 +100,7 @@ pub(crate) fn record(args: RecordArgs) -> CliResult {
 }
 
 pub(crate) fn primary(args: PrimaryArgs) -> CliResult {
-    start(args.common, Begin::Primary { host: args.host })
+    start(args.common, Begin::Primary { host: args.host, again: args.again })
 }
 
 pub(crate) fn secondary(args: SecondaryArgs) -> CliResult {

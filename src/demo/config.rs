@@ -26,6 +26,10 @@ pub struct HostsConfig {
     pub ram_mib: u64,
     /// Size of the disk in MiB.
     pub disk_mib: u64,
+    /// Each host has a disk of its own, which the others mirror; otherwise all share one.
+    pub mirror: bool,
+    /// Milliseconds between two signs of life; `None`: what is usual.
+    pub heartbeat_ms: Option<u64>,
     /// More arguments for the first primary.
     pub primary_args: Vec<String>,
     /// Closed when nothing is to be waited for any more.
@@ -42,9 +46,16 @@ impl HostsConfig {
             command_line: "mode=kv".into(),
             ram_mib: 64,
             disk_mib: 64,
+            mirror: false,
+            heartbeat_ms: None,
             primary_args: Vec::new(),
             stop: never(),
         }
+    }
+
+    /// The file of the disk, as `host` has it.
+    pub fn disk(&self, host: u64) -> PathBuf {
+        self.dir.join(if self.mirror { format!("disk-{host}.img") } else { "disk.img".into() })
     }
 }
 

@@ -102,8 +102,9 @@ impl Hosts {
             let credentials = config.dir.join(&host.name);
             let name: HostName = host.name.parse()?;
             ca.issue(&name, 2 * DAY)?.write(&credentials)?;
-            let disk = DiskFile { path: config.dir.join("disk.img"), mib: config.disk_mib };
+            let disk = DiskFile { path: config.disk(host.id), mib: config.disk_mib, mirror: config.mirror };
             let file = VmFile {
+                heartbeat_ms: config.heartbeat_ms,
                 cluster: Some(Cluster { arbiter: arbiter.clone().into(), credentials, hosts: hosts.clone() }),
                 ..guest_vm(("demo", config.ram_mib), &config.command_line, socket.clone(), disk)
             };

@@ -78,8 +78,11 @@ pub(super) struct Process {
 /// What a process begins as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// The first copy.
-    Primary,
+    /// The first copy; from an old copy of a mirrored disk, or none, where that is said.
+    Primary {
+        /// It is.
+        again: bool,
+    },
     /// A further copy, of the one on this host.
     Secondary(u64),
 }
@@ -89,7 +92,9 @@ impl Process {
     pub(super) fn start(program: &Path, dir: &VmDir, host: u64, begin: Begin) -> io::Result<Self> {
         let mut command = Command::new(program);
         match begin {
-            Begin::Primary => command.arg("primary").arg(dir.file()),
+            Begin::Primary { again } => {
+                command.arg("primary").arg(dir.file()).args(again.then_some("--again"))
+            }
             Begin::Secondary(primary) => {
                 command.arg("secondary").arg(dir.file()).args(["--primary", &primary.to_string()])
             }
@@ -216,7 +221,8 @@ mod tests {
         let vm = state.vm("x").unwrap();
         fs::create_dir(dir.path().join("vms/x")).unwrap();
         // Refuses all of its arguments but the first.
-        let mut process = Process::start(Path::new("/bin/ls"), &vm, 1, Begin::Primary).unwrap();
+        let mut process =
+            Process::start(Path::new("/bin/ls"), &vm, 1, Begin::Primary { again: false }).unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let ended = loop {
             if let Some(ended) = process.ended(&vm) {

@@ -19,6 +19,8 @@
 //! [disk]
 //! path = "/shared/exchange.img"    # the same file on every host
 //! mib = 64
+//! # mirror = true                  # or a file of its own on each host, such as "/var/lib/exchange.img"; for hosts that see one file
+//! #                                # system, path = "/san/exchange-{host}.img" has the host's name in it
 //!
 //! [cluster]
 //! arbiter = "/shared/arbiter"      # a directory that all hosts share; or an etcd cluster:
@@ -146,14 +148,43 @@ fn unicast<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> 
     )))
 }
 
-/// A disk in a file that all hosts share.
+/// A disk in a file: one that all hosts share, or one on each of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskFile {
-    /// The file. It is made where there is none.
+    /// The file. It is made where there is none. Of a mirrored disk, `{host}` in it stands for the host's name, for hosts that see one
+    /// file system.
     pub path: PathBuf,
     /// Its size in MiB.
     pub mib: u64,
+    /// Each host has a copy of its own at `path`, and the secondary writes what the primary writes. Its copy is made anew whenever it
+    /// joins; while that is under way it is `PATH.partial`. `PATH.term` holds the last term in which the copy was in step: a VM whose
+    /// copies were all lost starts only from one that is not older than the arbiter's last term.
+    #[serde(default)]
+    pub mirror: bool,
+}
+
+/// In a disk's path: the host's name.
+const HOST_NAME: &str = "{host}";
+
+impl DiskFile {
+    /// The file on the host of that name; `None` where it takes a host and there is none.
+    pub fn path_on(&self, host: Option<&str>) -> Option<PathBuf> {
+        match self.path.to_str().filter(|path| path.contains(HOST_NAME)) {
+            Some(path) => Some(path.replace(HOST_NAME, host?).into()),
+            None => Some(self.path.clone()),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(1..=1 << 22).contains(&self.mib) {
+            return Err("disk: choose mib = 1 to 4194304".into());
+        }
+        if !self.mirror && self.path.to_str().is_some_and(|path| path.contains(HOST_NAME)) {
+            return Err("disk: hosts that share a disk have it under one path; leave {host} out of it, or set mirror = true".into());
+        }
+        Ok(())
+    }
 }
 
 /// The hosts of a VM.
@@ -271,9 +302,7 @@ impl VmFile {
                 "guest: give an image for kind = \"flat\" and \"linux\", and none for \"built-in\"".into()
             );
         }
-        if self.disk.as_ref().is_some_and(|disk| !(1..=1 << 22).contains(&disk.mib)) {
-            return Err("disk: choose mib = 1 to 4194304".into());
-        }
+        self.disk.as_ref().map_or(Ok(()), DiskFile::check)?;
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let ids: BTreeSet<u64> = cluster.hosts.iter().map(|host| host.id).collect();
         let names: BTreeSet<&str> = cluster.hosts.iter().map(|host| &host.name[..]).collect();
@@ -340,6 +369,8 @@ mod tests {
             ("name = \"a\"\n[guest]\non_crash = \"cry\"", "`restart` or `stop`"),
             ("name = \"a\"\n[net]\nmac = \"1:2:3\"\nswitch = \"s\"", "six bytes"),
             ("name = \"a\"\n[net]\nmac = \"53:54:00:12:34:56\"\nswitch = \"s\"", "group"),
+            ("name = \"a\"\n[disk]\npath = \"d\"\nmib = 0", "mib = 1"),
+            ("name = \"a\"\n[disk]\npath = \"{host}/d\"\nmib = 1", "mirror = true"),
             ("name = \"a\"\n[cluster]\narbiter = \"x\"\ncredentials = \"c\"\nhosts = []", "two hosts"),
             ("name = \"a\"\n[cluster]\narbiter = { etc = [] }", "etc"),
         ] {

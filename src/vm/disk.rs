@@ -14,6 +14,7 @@ use ft_core::effect::{Effect, EffectKind};
 use ft_core::units::Instant;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,9 +25,21 @@ use std::time::Duration;
 /// Bytes of a sector.
 pub const SECTOR_BYTES: u64 = 512;
 
-/// virtio-blk's status codes.
-const OK: u8 = 0;
-const IO_ERROR: u8 = 1;
+/// How an operation ended, in virtio-blk's codes.
+pub(super) struct Status;
+
+impl Status {
+    pub(super) const OK: u8 = 0;
+    pub(super) const IO_ERROR: u8 = 1;
+
+    /// What a guest is told of its operation: the status, and what was read.
+    pub(super) fn of(operation: &Effect, done: io::Result<Bytes>) -> (u8, Bytes) {
+        done.map(|data| (Self::OK, data)).unwrap_or_else(|error| {
+            tracing::error!(kind = ?operation.kind, %error, "the disk failed an operation; the guest is told");
+            (Self::IO_ERROR, Bytes::new())
+        })
+    }
+}
 
 /// Until when this copy may change what others see. Shared with whoever learns of it.
 #[derive(Clone, Debug, Default)]
@@ -123,13 +136,7 @@ fn serve(
                         return;
                     }
                 }
-                let (status, data) = match carry_out(file, &operation) {
-                    Ok(data) => (OK, data),
-                    Err(error) => {
-                        tracing::error!(kind = ?operation.kind, %error, "the disk failed an operation; the guest is told");
-                        (IO_ERROR, Bytes::new())
-                    }
-                };
+                let (status, data) = Status::of(&operation, carry_out(file, &operation));
                 let done = Event::BlockDone { device: operation.device, id: id.0, status, data };
                 if events.send(done).is_err() {
                     return;
@@ -139,7 +146,11 @@ fn serve(
     }
 }
 
-fn carry_out(file: &File, operation: &Effect) -> io::Result<Bytes> {
+/// Carries out an operation. Returns what was read.
+///
+/// # Errors
+/// The operating system's; for what is no operation of a disk, [`io::ErrorKind::InvalidInput`].
+pub(super) fn carry_out(file: &File, operation: &Effect) -> io::Result<Bytes> {
     let payload = &operation.payload[..];
     match operation.kind {
         EffectKind::BlockRead => {
@@ -157,6 +168,13 @@ fn carry_out(file: &File, operation: &Effect) -> io::Result<Bytes> {
         EffectKind::BlockFlush => file.sync_data().map(|()| Bytes::new()),
         _ => Err(malformed()),
     }
+}
+
+/// Which bytes of the disk a write writes; none for what is no write that could be carried out.
+pub(super) fn written_bytes(operation: &Effect) -> Range<u64> {
+    let place =
+        take_u64(&operation.payload).and_then(|(sector, data)| Ok((offset(sector)?, data.len() as u64)));
+    place.map_or(0..0, |(start, len)| start..start.saturating_add(len))
 }
 
 fn take_u64(bytes: &[u8]) -> io::Result<(u64, &[u8])> {
@@ -204,10 +222,10 @@ mod tests {
         disk.submit(operation(EffectKind::BlockRead, 3, &read));
         let beyond = [&8u64.to_le_bytes()[..], &512u32.to_le_bytes()].concat();
         disk.submit(operation(EffectKind::BlockRead, 4, &beyond));
-        assert_eq!(done(&events), (1, OK, Bytes::new()));
-        assert_eq!(done(&events), (2, OK, Bytes::new()));
-        assert_eq!(done(&events), (3, OK, Bytes::from(vec![7; 512])));
-        assert_eq!(done(&events), (4, IO_ERROR, Bytes::new()));
+        assert_eq!(done(&events), (1, Status::OK, Bytes::new()));
+        assert_eq!(done(&events), (2, Status::OK, Bytes::new()));
+        assert_eq!(done(&events), (3, Status::OK, Bytes::from(vec![7; 512])));
+        assert_eq!(done(&events), (4, Status::IO_ERROR, Bytes::new()));
     }
 
     fn for_ever() -> Lease {
@@ -233,7 +251,7 @@ mod tests {
         assert!(events.recv_timeout(Duration::from_millis(100)).is_err(), "it waits");
         assert_eq!(std::fs::read(&path).unwrap(), [0; 4096]);
         lease.renew(Instant(u64::MAX));
-        assert_eq!(done(&events), (2, OK, Bytes::new()));
+        assert_eq!(done(&events), (2, Status::OK, Bytes::new()));
         lease.renew(Instant(1));
         disk.submit(operation(EffectKind::BlockWrite, 3, &write(1)));
         drop(disk);

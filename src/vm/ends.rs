@@ -1,10 +1,11 @@
 //! The host ends of a VM's devices: attached while this copy is live, and only then.
 //!
 //! Invariant: before [`Notice::Live`], and after [`Notice::Yielded`], nothing of the outside world is touched. Between them, what is released is carried out in order for each
-//! device, and what comes back enters the machine as an event.
+//! device, and what comes back enters the machine as an event. A copy of a mirrored disk is no part of the outside: only this process sees it.
 
 use super::disk::{Disk, Lease};
 use super::entropy::Entropy;
+use super::mirror::store::Store;
 use super::report::{Report, Reporter};
 use crate::driver::{Backend, Status};
 use crate::error::in_one_line;
@@ -15,7 +16,7 @@ use ft_core::Event;
 use ft_core::effect::{Effect, EffectKind, Numbered};
 use ft_core::frame::Frame;
 use ft_core::replica::Notice;
-use ft_core::units::Instant;
+use ft_core::units::{Instant, Term};
 use ft_vmm::power::{Cause, PowerEvent};
 use std::io;
 use std::path::PathBuf;
@@ -27,8 +28,27 @@ use thiserror::Error;
 pub struct Outside {
     /// The switch's socket, and the machine's address.
     pub net: Option<(PathBuf, [u8; 6])>,
-    /// The disk's file.
-    pub disk: Option<PathBuf>,
+    /// The disk.
+    pub disk: Option<DiskEnd>,
+}
+
+impl Outside {
+    /// This host's copy of a mirrored disk.
+    pub fn mirror(&self) -> Option<Arc<Store>> {
+        match &self.disk {
+            Some(DiskEnd::Mirrored(store)) => Some(Arc::clone(store)),
+            _ => None,
+        }
+    }
+}
+
+/// Where a disk is.
+#[derive(Clone, Debug)]
+pub enum DiskEnd {
+    /// In a file that all hosts share: open while this copy is live.
+    Shared(PathBuf),
+    /// In a copy of its own, which lives as long as this process and is written by the machine itself while it is not live.
+    Mirrored(Arc<Store>),
 }
 
 /// The host ends.
@@ -39,6 +59,8 @@ pub struct HostEnds {
     recording: Option<RecordingWriter>,
     attached: Attached,
     lease: Lease,
+    /// The last term that the copy of a mirrored disk was told.
+    stamped: Term,
     /// Dropped when the machine is off: nothing is left to be run.
     running: Option<Sender<()>>,
     ending: Arc<OnceLock<Ending>>,
@@ -83,7 +105,8 @@ impl HostEnds {
         running: Sender<()>,
     ) -> Self {
         let (attached, lease, ending) = (Attached::default(), Lease::default(), Arc::default());
-        Self { outside, events, reporter, recording, attached, lease, running: Some(running), ending }
+        let (stamped, running) = (Term(0), Some(running));
+        Self { outside, events, reporter, recording, attached, lease, stamped, running, ending }
     }
 
     /// Where it will stand why there is nothing left to be run.
@@ -98,7 +121,7 @@ impl HostEnds {
     }
 
     fn attach(&mut self) -> Result<(), AttachError> {
-        if let Some(path) = &self.outside.disk {
+        if let Some(DiskEnd::Shared(path)) = &self.outside.disk {
             let disk = Disk::open(path, self.lease.clone(), self.events.clone());
             self.attached.disk = Some(disk.map_err(|error| AttachError::Disk(path.clone(), error))?);
         }
@@ -112,6 +135,14 @@ impl HostEnds {
             self.attached.net = Some(port);
         }
         Ok(())
+    }
+
+    /// Has it written down that the copy of a mirrored disk is in step in `term`.
+    fn stamp(&mut self, term: Term) {
+        if let (Some(store), true) = (self.outside.mirror(), term > self.stamped) {
+            store.stamp(term);
+            self.stamped = term;
+        }
     }
 
     /// The machine cannot be served here: this copy ends, and the other side takes over.
@@ -157,6 +188,8 @@ impl Backend for HostEnds {
             EffectKind::BlockRead | EffectKind::BlockWrite | EffectKind::BlockFlush => {
                 if let Some(disk) = &self.attached.disk {
                     disk.submit(effect);
+                } else if let Some(store) = self.outside.mirror() {
+                    store.submit(effect);
                 }
             }
             EffectKind::Console => {
@@ -171,12 +204,21 @@ impl Backend for HostEnds {
 
     fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Live(_) => {
+            Notice::Live(term) => {
+                if let Some(store) = self.outside.mirror() {
+                    store.set_live(true);
+                }
+                self.stamp(*term);
                 if let Err(error) = self.attach() {
                     self.give_up(in_one_line(&error));
                 }
             }
-            Notice::Yielded(_) => self.attached = Attached::default(),
+            Notice::Yielded(_) => {
+                self.attached = Attached::default();
+                if let Some(store) = self.outside.mirror() {
+                    store.set_live(false);
+                }
+            }
             _ => {}
         }
         self.reporter.say(Report::from(notice));
@@ -187,6 +229,12 @@ impl Backend for HostEnds {
     }
 
     fn status(&mut self, status: &Status) {
+        if status.live || status.protected {
+            self.stamp(status.term);
+        }
+        if let Some(reason) = self.outside.mirror().and_then(|store| store.failure().map(str::to_owned)) {
+            self.give_up(reason);
+        }
         self.reporter.say(Report::from(status));
     }
 

@@ -1,18 +1,22 @@
 //! One copy of a VM on one host.
 
-use super::config::{Cluster, GuestKind, Host, VmFile};
+mod place;
+mod start;
+
+use super::config::{GuestKind, VmFile};
 use super::control::Control;
-use super::disk::Disk;
 use super::ends::{Ending, HostEnds, Outside};
+use super::mirror::files::CopyError;
+use super::mirror::machine::Mirrored;
 use super::recipe::{Recipe, RecipeError};
 use super::report::{Report, Reporter};
-use crate::arbiter::{ArbiterError, TermStore};
+use crate::arbiter::ArbiterError;
 use crate::driver::{Driver, now};
 use crate::recording::{RecordingError, RecordingWriter};
 use crate::stamp;
 use crossbeam::channel::{Receiver, bounded};
-use ft_core::arbiter::MemoryArbiter;
 use ft_core::config::Config;
+use ft_core::digest::Digester;
 use ft_core::error::{HaltReason, Misuse};
 use ft_core::frame::LogEnd;
 use ft_core::message::{PROTOCOL_VERSION, Profile};
@@ -20,20 +24,20 @@ use ft_core::node::Node;
 use ft_core::placement::HostTraits;
 use ft_core::replica;
 use ft_core::segment::SegmentHeader;
-use ft_core::units::{HostId, NodeId, Session, Term, Tick};
-use ft_net::identity::{DAY, IdentityError};
-use ft_net::{ClusterCa, Identity, LinkConfig, NetError, NetEvent, Network, NetworkConfig, Peer};
+use ft_core::units::{HostId, Session, Term, Tick};
+use ft_net::NetError;
+use ft_net::identity::IdentityError;
 use ft_vmm::board::{BoardConfig, DiskConfig};
 use ft_vmm::boot::{BootSource, Protocol};
 use ft_vmm::guest_image::BUILT_IN;
 use ft_vmm::machine::{Vm, VmConfig, VmError};
 use ft_vmm::soft::SoftVcpu;
 use ft_vmm::vcpu::Vcpu as _;
-use std::collections::BTreeMap;
+use place::Place;
+use start::Start;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 use thiserror::Error;
 
 /// Events of the host ends that wait for the machine's thread.
@@ -51,6 +55,8 @@ pub enum Begin {
     Primary {
         /// This host's number.
         host: u64,
+        /// An old copy of a mirrored disk will do, or none.
+        again: bool,
     },
     /// A further copy.
     Secondary {
@@ -133,6 +139,17 @@ pub enum RunError {
     /// The configuration of the pair.
     #[error(transparent)]
     Misuse(#[from] Misuse),
+    /// This host's copy of a mirrored disk is not one to start from.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A disk that each host has somewhere else, and no host.
+    #[error(
+        "the disk {path} is each host's own, and `ft run` knows of no hosts: give it a path without {{host}}"
+    )]
+    NoHost {
+        /// As it is in the VM's file.
+        path: PathBuf,
+    },
     /// No random numbers.
     #[error("this host gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -173,7 +190,12 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
 /// What both sides must have in common to be a pair (R10).
 pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
     let HostTraits { protocol, machine, cpu, tick } = host_traits();
-    let (build, vm, config) = (stamp::build().into(), file.name.clone(), vm.digest());
+    let mut config = vm.digest();
+    if file.disk.as_ref().is_some_and(|disk| disk.mirror) {
+        // The pieces of its state are others.
+        config = Digester::new().u64(config).bytes(b"mirror").finish().0;
+    }
+    let (build, vm) = (stamp::build().into(), file.name.clone());
     Profile { protocol, build, machine, vm, config, cpu, tick, ..Profile::default() }
 }
 
@@ -220,20 +242,26 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let identity = replica::Identity { node: id, profile: profile.clone(), config };
     let mut arbiter = place.arbiter(&file.name)?;
     let last = arbiter.last()?;
-    let outside = outside(file)?;
+    let (events, inputs) = bounded(EVENTS_MAX);
+    let start =
+        Start { begin, host: place.host_name(), life: id.incarnation, last: last.as_ref(), events: &events };
+    let disk = file.disk.as_ref().map(|disk| start.open(disk)).transpose()?;
+    let outside = Outside { net: file.net.as_ref().map(|net| (net.switch.clone(), net.mac.0)), disk };
+    let store = outside.mirror();
+    let machine = |vm| Mirrored::new(vm, store);
     let recording = record.map(|path| RecordingWriter::create(path, &header(profile))).transpose()?;
     let node = match begin {
         Begin::Alone | Begin::Primary { .. } => {
             let after = last.map_or(Term(0), |last| last.term);
-            Node::create(now(), identity, after, Vm::new(vm, SoftVcpu::new())?)?
+            Node::create(now(), identity, after, machine(Vm::new(vm, SoftVcpu::new())?))?
         }
         Begin::Secondary { primary, .. } => {
             let owner = primary.map(HostId).or(last.map(|last| last.owner.host));
             let primary = owner.ok_or(RunError::NoPrimary)?;
-            Node::join(now(), identity, primary, Session(id.incarnation), Vm::blank(vm, SoftVcpu::new())?)?
+            let blank = machine(Vm::blank(vm, SoftVcpu::new())?);
+            Node::join(now(), identity, primary, Session(id.incarnation), blank)?
         }
     };
-    let (events, inputs) = bounded(EVENTS_MAX);
     if recording.is_some() && !matches!(begin, Begin::Secondary { .. }) {
         // There is room: nobody else has the channel yet.
         let _ = events.send(Recipe::event(file)?);
@@ -280,78 +308,4 @@ fn either(a: Receiver<()>, b: Receiver<()>) -> io::Result<Receiver<()>> {
 
 fn header(profile: Profile) -> SegmentHeader {
     SegmentHeader { profile, start: LogEnd::default(), start_tick: Tick(0) }
-}
-
-fn outside(file: &VmFile) -> Result<Outside, RunError> {
-    if let Some(disk) = &file.disk {
-        let failed = |source| RunError::File { doing: "use the disk", path: disk.path.clone(), source };
-        Disk::create(&disk.path, disk.mib << 11).map_err(failed)?;
-    }
-    Ok(Outside {
-        net: file.net.as_ref().map(|net| (net.switch.clone(), net.mac.0)),
-        disk: file.disk.as_ref().map(|disk| disk.path.clone()),
-    })
-}
-
-/// This process's place among the hosts.
-struct Place<'a> {
-    node: NodeId,
-    cluster: Option<(&'a Cluster, &'a Host)>,
-}
-
-impl<'a> Place<'a> {
-    fn of(file: &'a VmFile, begin: Begin) -> Result<Self, RunError> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(RunError::Random)?;
-        // One bit less, so that it stays a counter of the protocol.
-        let incarnation = u64::from_le_bytes(random) >> 2;
-        let id = match begin {
-            Begin::Alone => {
-                return Ok(Self { node: NodeId { host: HostId(0), incarnation }, cluster: None });
-            }
-            Begin::Primary { host } | Begin::Secondary { host, .. } => host,
-        };
-        let cluster = file.cluster.as_ref().ok_or(RunError::NoCluster)?;
-        let known = || cluster.hosts.iter().map(|host| host.id.to_string()).collect::<Vec<_>>().join(", ");
-        let host = cluster.hosts.iter().find(|host| host.id == id);
-        let host = host.ok_or_else(|| RunError::NoSuchHost { id, known: known() })?;
-        Ok(Self { node: NodeId { host: HostId(id), incarnation }, cluster: Some((cluster, host)) })
-    }
-
-    fn network(&self) -> Result<(Network, Receiver<NetEvent>), RunError> {
-        let NodeId { host, incarnation } = self.node;
-        let (identity, listen, peers) = match self.cluster {
-            Some((cluster, own)) => {
-                (Identity::load(&cluster.credentials)?, own.address, self.peers(cluster)?)
-            }
-            // Nobody will call: an identity for the port, and no peers.
-            None => (throw_away()?, ([127, 0, 0, 1], 0).into(), BTreeMap::new()),
-        };
-        let link = LinkConfig::default();
-        Ok(Network::start(identity, NetworkConfig { host, incarnation, listen, peers, link })?)
-    }
-
-    fn peers(&self, cluster: &Cluster) -> Result<BTreeMap<HostId, Peer>, RunError> {
-        let others = cluster.hosts.iter().filter(|host| HostId(host.id) != self.node.host);
-        let peer = |host: &Host| {
-            let wrong = |error: IdentityError| RunError::HostName { id: host.id, reason: error.to_string() };
-            let name = host.name.parse().map_err(wrong)?;
-            Ok((HostId(host.id), Peer { name, address: host.address }))
-        };
-        others.map(peer).collect()
-    }
-
-    /// An arbiter that outlives this process, or one of its own.
-    fn arbiter(&self, vm: &str) -> Result<Box<dyn TermStore>, ArbiterError> {
-        match self.cluster {
-            Some((cluster, _)) => cluster.arbiter.open(vm),
-            None => Ok(Box::new(MemoryArbiter::default())),
-        }
-    }
-}
-
-fn throw_away() -> Result<Identity, RunError> {
-    let ca = ClusterCa::generate("alone", 2 * DAY, SystemTime::now())?;
-    let name = "alone".parse()?;
-    Ok(ca.issue(&name, DAY)?.identity()?)
 }

@@ -28,12 +28,18 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Three agents that see each other.
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same, of another kind.
+    pub(crate) fn start_with(change: impl FnOnce(&mut AgentsConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = AgentsConfig {
+        let mut config = AgentsConfig {
             vm: VM.into(),
             heartbeat_ms: Some(HEARTBEAT_MS),
             ..AgentsConfig::new(env!("CARGO_BIN_EXE_ft"), dir.path())
         };
+        change(&mut config);
         let agents = Agents::start(config, |_| {}).unwrap();
         Self { agents, dir }
     }
@@ -55,6 +61,11 @@ impl Cluster {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    /// The disk as a host has it.
+    pub(crate) fn disk(&self, host: u64) -> Vec<u8> {
+        fs::read(self.agents.config().disk(host)).unwrap()
     }
 
     pub(crate) fn start_agent(&mut self, host: u64) {

@@ -20,6 +20,8 @@ pub(crate) struct Counter {
     pub(crate) reads: VecDeque<u64>,
     /// What this copy sees that the other does not: breaks determinism.
     pub(crate) flaw: u64,
+    /// How often it is still to say that it is not ready.
+    pub(crate) delays: u64,
     effects: VecDeque<Effect>,
 }
 
@@ -90,6 +92,12 @@ impl Machine for Counter {
             digest.u64(word);
         }
         digest.finish()
+    }
+
+    fn is_ready(&mut self) -> bool {
+        let is_ready = self.delays == 0;
+        self.delays = self.delays.saturating_sub(1);
+        is_ready
     }
 
     fn save(&mut self, _first: bool) -> Saved {

@@ -72,8 +72,13 @@ impl Pair {
 
     /// Adds a node that joins `primary`.
     pub(crate) fn join(&mut self, identity: Identity, primary: usize) {
+        self.join_with(identity, primary, Counter::default());
+    }
+
+    /// The same, with this machine.
+    pub(crate) fn join_with(&mut self, identity: Identity, primary: usize, machine: Counter) {
         let session = Session(identity.node.incarnation);
-        let node = Node::join(self.now, identity, HostId(primary as u64), session, Counter::default());
+        let node = Node::join(self.now, identity, HostId(primary as u64), session, machine);
         self.nodes.push(node.unwrap());
     }
 

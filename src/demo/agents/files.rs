@@ -41,6 +41,8 @@ pub struct AgentsConfig {
     pub ram_mib: u64,
     /// Size of the disk in MiB.
     pub disk_mib: u64,
+    /// Each host has a disk of its own, which the others mirror; otherwise all share one.
+    pub mirror: bool,
     /// Milliseconds between two signs of life; `None`: what is usual.
     pub heartbeat_ms: Option<u64>,
     /// What each host has for VMs.
@@ -64,12 +66,24 @@ impl AgentsConfig {
             command_line: "mode=kv".into(),
             ram_mib: 32,
             disk_mib: 16,
+            mirror: false,
             heartbeat_ms: None,
             capacity: Capacity { memory_mib: 64, vms: 2 },
             arbiter: "arbiter".into(),
             wires: None,
             stop: never(),
         }
+    }
+
+    /// The file of the disk, as `host` has it.
+    pub fn disk(&self, host: u64) -> PathBuf {
+        let file = self.disk_file();
+        self.dir.join(file.path_on(Some(&name(host))).unwrap_or(file.path))
+    }
+
+    fn disk_file(&self) -> DiskFile {
+        let path = if self.mirror { "disk-{host}.img" } else { "disk.img" };
+        DiskFile { path: path.into(), mib: self.disk_mib, mirror: self.mirror }
     }
 }
 
@@ -125,10 +139,9 @@ pub(super) fn write(config: &AgentsConfig) -> Result<(), HostsError> {
 }
 
 fn vm(config: &AgentsConfig) -> VmFile {
-    let disk = DiskFile { path: "disk.img".into(), mib: config.disk_mib };
     VmFile {
         heartbeat_ms: config.heartbeat_ms,
-        ..guest_vm((&config.vm, config.ram_mib), &config.command_line, LAN.into(), disk)
+        ..guest_vm((&config.vm, config.ram_mib), &config.command_line, LAN.into(), config.disk_file())
     }
 }
 

@@ -82,6 +82,9 @@ impl Agent {
         self.check_elsewhere(&name)?;
         self.check_room(&file)?;
         self.check_wishes(&file)?;
+        // Of a mirrored disk the last owner's copy is the newest: another one will do only where that is lost for good.
+        let is_lost = |last: &OwnedTerm| lost.contains(&self.host_name(last.owner.host.0));
+        let begin = Begin::Primary { again: last.as_ref().is_some_and(is_lost) };
         if let Some(OwnedTerm { term, owner, .. }) = last {
             if !again {
                 return Err(format!(
@@ -106,7 +109,7 @@ impl Agent {
                 ));
             }
         }
-        self.start_copy(self.with_hosts(file, None), Begin::Primary).map(drop)
+        self.start_copy(self.with_hosts(file, None), begin).map(drop)
     }
 
     fn check_elsewhere(&self, name: &str) -> Result<(), String> {

@@ -282,7 +282,7 @@ impl Agent {
         self.lives += 1;
         vm.watch(&self.rim, self.lives);
         let text = match begin {
-            Begin::Primary => "as its first copy".to_owned(),
+            Begin::Primary { .. } => "as its first copy".to_owned(),
             Begin::Secondary(primary) => format!("as a copy of the one on host {primary}"),
         };
         self.events.add(Some(&name), Kind::Started, text);
