@@ -19,7 +19,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// Version of messages, frames and records. Both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest encoded message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = MAX_FRAME_PAYLOAD + FRAME_HEADER_BYTES + 64;
