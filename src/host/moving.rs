@@ -51,8 +51,9 @@ pub fn move_vm(
     let mut the_move =
         Move { client, vm, from, to: target.id, host, until: Instant::now() + patience, patience, say };
     the_move.check(what, &copy, target)?;
-    if copy.copy.peer != Some(the_move.to) {
+    if let Some(leaves) = copy.copy.peer.filter(|peer| *peer != the_move.to) {
         the_move.move_secondary()?;
+        the_move.wait_for_end(leaves)?;
     }
     match what {
         What::Secondary => Ok(Moved { live_on: the_move.from, secondary_on: host.to_owned() }),
@@ -124,6 +125,19 @@ impl<S: FnMut(&str)> Move<'_, S> {
                 }
             }
             self.wait("its secondary has not moved")?;
+        }
+    }
+
+    /// Waits until the copy on host `leaves`, which has been relieved, has ended.
+    fn wait_for_end(&mut self, leaves: u64) -> Result<(), ClientError> {
+        loop {
+            let all = hosts(self.client, None, Request::Status { vm: self.vm.to_owned() })?;
+            let host = all.into_iter().find(|host| host.id == leaves && host.down.is_none());
+            let vms = host.into_iter().flat_map(|host| host.description).flat_map(|it| it.vms);
+            if !vms.into_iter().any(|vm| vm.running) {
+                return Ok(());
+            }
+            self.wait("the copy that was relieved has not ended")?;
         }
     }
 

@@ -232,6 +232,8 @@ impl Shared {
                         Answer::refused(format!("{reason}; copies are moved only while it answers"))
                     }
                     Ok(_) => {
+                        // Copies that have just ended are no obstacle.
+                        let _ = tokio::time::timeout(REFRESH_WITHIN, self.describe_all()).await;
                         let answer = self.ask_agent(|reply| Input::Asked(None, request, reply)).await;
                         self.describe_all().await;
                         answer
