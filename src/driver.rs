@@ -56,7 +56,7 @@ const TICK_EVERY: Span = Span::from_ms(5);
 pub const STATUS_EVERY: Span = Span::from_ms(100);
 
 /// How things stand with a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Its term.
     pub term: Term,

@@ -12,4 +12,5 @@ pub mod log;
 pub mod process;
 pub mod recipe;
 pub mod report;
+pub mod transfers;
 pub mod wishes;

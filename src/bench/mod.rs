@@ -1,5 +1,5 @@
 //! Measurements behind `ft bench`: one module for each subject, and the statistics of all.
 
 pub(crate) mod channel;
-mod stats;
+pub(crate) mod stats;
 pub(crate) mod vm;

@@ -6,6 +6,7 @@
 use super::disk::{Disk, Lease};
 use super::entropy::Entropy;
 use super::report::{Report, Reporter};
+use super::transfers::Transfers;
 use crate::driver::{Backend, Status};
 use crate::error::in_one_line;
 use crate::lan::{Endpoint, LanError, Mac, Port};
@@ -39,6 +40,7 @@ pub struct HostEnds {
     recording: Option<RecordingWriter>,
     attached: Attached,
     lease: Lease,
+    transfers: Transfers,
     /// Dropped when the machine is off: nothing is left to be run.
     running: Option<Sender<()>>,
     ending: Arc<OnceLock<Ending>>,
@@ -82,8 +84,15 @@ impl HostEnds {
         recording: Option<RecordingWriter>,
         running: Sender<()>,
     ) -> Self {
-        let (attached, lease, ending) = (Attached::default(), Lease::default(), Arc::default());
-        Self { outside, events, reporter, recording, attached, lease, running: Some(running), ending }
+        let (attached, lease, transfers, ending) = Default::default();
+        let running = Some(running);
+        Self { outside, events, reporter, recording, attached, lease, transfers, running, ending }
+    }
+
+    /// Reports what is seen there of state transfers.
+    #[must_use]
+    pub fn with_transfers(self, transfers: Transfers) -> Self {
+        Self { transfers, ..self }
     }
 
     /// Where it will stand why there is nothing left to be run.
@@ -187,7 +196,7 @@ impl Backend for HostEnds {
     }
 
     fn status(&mut self, status: &Status) {
-        self.reporter.say(Report::from(status));
+        self.reporter.say(Report::status(status, &self.transfers));
     }
 
     fn sealed(&mut self, frame: &Frame) {

@@ -6,6 +6,7 @@ use super::disk::Disk;
 use super::ends::{Ending, HostEnds, Outside};
 use super::recipe::{Recipe, RecipeError};
 use super::report::{Report, Reporter};
+use super::transfers::{Transfers, Watched};
 use crate::arbiter::{ArbiterError, TermStore};
 use crate::driver::{Driver, now};
 use crate::recording::{RecordingError, RecordingWriter};
@@ -221,15 +222,18 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let last = arbiter.last()?;
     let outside = outside(file)?;
     let recording = record.map(|path| RecordingWriter::create(path, &header(profile))).transpose()?;
+    let transfers = Transfers::default();
     let node = match begin {
         Begin::Alone | Begin::Primary { .. } => {
             let after = last.map_or(Term(0), |last| last.term);
-            Node::create(now(), identity, after, Vm::new(vm, SoftVcpu::new())?)?
+            let machine = Watched::new(Vm::new(vm, SoftVcpu::new())?, &transfers);
+            Node::create(now(), identity, after, machine)?
         }
         Begin::Secondary { primary, .. } => {
             let owner = primary.map(HostId).or(last.map(|last| last.owner.host));
             let primary = owner.ok_or(RunError::NoPrimary)?;
-            Node::join(now(), identity, primary, Session(id.incarnation), Vm::blank(vm, SoftVcpu::new())?)?
+            let machine = Watched::new(Vm::blank(vm, SoftVcpu::new())?, &transfers);
+            Node::join(now(), identity, primary, Session(id.incarnation), machine)?
         }
     };
     let (events, inputs) = bounded(EVENTS_MAX);
@@ -238,7 +242,7 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
         let _ = events.send(Recipe::event(file)?);
     }
     let (running, off) = bounded(0);
-    let ends = HostEnds::new(outside, events, reporter, recording, running);
+    let ends = HostEnds::new(outside, events, reporter, recording, running).with_transfers(transfers);
     let ending = ends.ending();
     let driver =
         Driver::new(node, id, ends, (network, net_events), inputs, arbiter).map_err(RunError::Thread)?;
