@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How often it is looked whether something has come about, while nothing is heard.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long the load runs before something is done, and after it at least.
 const BETWEEN: Duration = Duration::from_secs(1);

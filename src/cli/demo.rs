@@ -163,7 +163,7 @@ impl Demo<'_> {
             .line(&format!("{n}: the longest wait of a client was {:.1} ms", client.as_secs_f64() * 1000.0));
         let returned = Instant::now();
         self.cluster.agents_mut().spawn_agent(victim)?;
-        self.watch("the return of the killed host", |cluster| cluster.agents().sees(heir, victim))?;
+        self.watch("the return of the killed host", |cluster| cluster.agents().sees_back(heir, victim))?;
         self.show.line(&format!("{n}: host-{victim} is back and takes copies again"));
         let protected_again = match healed {
             Some(healed) => healed,

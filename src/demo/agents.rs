@@ -13,7 +13,7 @@ use super::config::HostsError;
 use super::hosts::io_error;
 use crate::host::client::Client;
 use crate::host::events::Event;
-use crate::host::message::{Answer, Description, HostStatus, Request};
+use crate::host::message::{Answer, Description, HostStatus, Request, VmStatus};
 use crate::lan::{Notice, Switch};
 use crate::vm::config::{RECORD_VARIABLE, VmFile};
 use crate::vm::control::Role;
@@ -242,6 +242,15 @@ impl Agents {
     pub fn sees(&self, host: u64, other: u64) -> bool {
         let sees = |status: &HostStatus| status.id == other && status.down.is_none();
         self.list(host).is_some_and(|hosts| hosts.iter().any(sees))
+    }
+
+    /// Whether the agent of a host knows that another one, where the VM was live, is back without it and can take copies.
+    pub fn sees_back(&self, host: u64, other: u64) -> bool {
+        let is_empty = |own: &Description| !own.vms.iter().any(VmStatus::is_live);
+        let is_back = |status: &HostStatus| {
+            status.id == other && status.down.is_none() && status.description.as_ref().is_some_and(is_empty)
+        };
+        self.list(host).is_some_and(|hosts| hosts.iter().any(is_back))
     }
 
     /// The hosts of the live copy and of the other one, as their own agents have it, if there is a pair in step.

@@ -114,7 +114,7 @@ impl Cluster {
     fn bring_back(&mut self, victim: u64, heir: u64) -> Measured<()> {
         self.0.agents_mut().spawn_agent(victim)?;
         self.watch("the return of the killed host", |observed| {
-            observed.agents().sees(heir, victim).then_some(())
+            observed.agents().sees_back(heir, victim).then_some(())
         })
     }
 }
