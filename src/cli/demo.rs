@@ -6,8 +6,8 @@ mod summary;
 
 use super::CliResult;
 use crate::signals::on_signal;
+use ft::demo::AgentsConfig;
 use ft::demo::watch::{Healing, Observed};
-use ft::demo::{AgentsConfig, HostsError};
 use ft::host::config::Capacity;
 use ft::load::{Load, LoadConfig, LoadReport};
 use show::Show;
@@ -145,9 +145,10 @@ impl Demo<'_> {
     /// Kills the live host under load, sees it heal, and brings the host back.
     fn fail_over(&mut self, n: u32) -> Outcome<Failover> {
         let has_spare = self.cluster.agents().hosts().count() > 2;
+        // On a busy machine a copy may have been taken for dead meanwhile.
+        let (victim, _) = self.pair()?;
         self.note_log();
         let mark = self.load.as_ref().map(Load::mark);
-        let (victim, _) = self.cluster.picture().live().ok_or(HostsError::NoneLive)?;
         self.show.line(&format!("{n}: host-{victim}, where the VM is live, is killed"));
         self.cluster.kill_live_host()?;
         let (heir, live) = self.step("another live copy", |healing| healing.live)?;

@@ -19,11 +19,13 @@ pub struct Healing {
     pub seeding: Option<(u64, Instant)>,
     /// The host of the new secondary, and when the pair was in step.
     pub protected: Option<(u64, Instant)>,
+    /// Where the VM is live now: on a busy machine, the heir may lose it again.
+    carrier: Option<u64>,
 }
 
 impl Healing {
     pub(super) fn begin(victim: u64, killed: Instant) -> Self {
-        Self { victim, killed, live: None, seeding: None, protected: None }
+        Self { victim, killed, live: None, seeding: None, protected: None, carrier: None }
     }
 
     /// How long after the kill something was.
@@ -36,13 +38,17 @@ impl Healing {
         if at < self.killed || heard.host == self.victim && self.live.is_none() {
             return;
         }
-        let heir = self.live.map(|(heir, _)| heir);
-        let from_heir = heir == Some(heard.host);
+        let is_carrier = self.carrier == Some(heard.host);
         match report {
-            Report::Live { .. } if heir.is_none() => self.live = Some((heard.host, at)),
+            Report::Live { .. } => {
+                self.live.get_or_insert((heard.host, at));
+                self.carrier = Some(heard.host);
+            }
             // An attempt that failed is followed by another.
-            Report::Seeding { to } if from_heir && self.protected.is_none() => self.seeding = Some((*to, at)),
-            Report::Protected { with } if from_heir && self.protected.is_none() => {
+            Report::Seeding { to } if is_carrier && self.protected.is_none() => {
+                self.seeding = Some((*to, at))
+            }
+            Report::Protected { with } if is_carrier && self.protected.is_none() => {
                 self.protected = Some((*with, at));
             }
             _ => {}
