@@ -11,11 +11,11 @@ use ft_core::frame::Frame;
 use ft_core::machine::Machine;
 use ft_core::node::{Activity, Node};
 use ft_core::pace::FULL_PACE;
-use ft_core::primary::{HandoverRefused, Standing};
+use ft_core::primary::{HandoverRefused, ReliefRefused, Standing};
 use ft_core::record::Event;
 use ft_core::replica::{Notice, Output, Role};
 use ft_core::secondary::Progress;
-use ft_core::units::{Instant, NodeId, Span, Term, Tick};
+use ft_core::units::{HostId, Instant, NodeId, Span, Term, Tick};
 use ft_net::{NetEvent, Network};
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -47,10 +47,19 @@ pub enum Command {
     /// Begin to hand the machine over to the secondary (see [`Node::hand_over`]); takes the answer at once, and must not block. What
     /// becomes of it is a notice: [`Notice::Yielded`] or [`Notice::HandoverFailed`].
     HandOver(Box<dyn FnOnce(Result<(), HandoverRefused>) + Send>),
+    /// Take in a second secondary from this host when it says hello, to relieve the first (see [`Node::relieve`]); takes the answer at
+    /// once, and must not block. When it has come about, the pair is protected with that host: [`Notice::Protected`].
+    Relieve(HostId, Box<dyn FnOnce(Result<(), ReliefRefused>) + Send>),
 }
 
 /// How often the node looks at its clocks. None of its spans needs to be kept more closely.
 const TICK_EVERY: Span = Span::from_ms(5);
+
+/// A former primary that has not talked for so long has heard the farewell: until then it talks at every tick.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// The longest that a copy that is over waits for that.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// How often a backend is told how things stand.
 pub const STATUS_EVERY: Span = Span::from_ms(100);
@@ -197,6 +206,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             }
             self.drain_events()?;
             if let Some(reason) = self.turn(&mut wait) {
+                self.linger(&reason);
                 return Ok(Some(reason));
             }
         }
@@ -205,6 +215,7 @@ impl<M: Machine, B: Backend> Driver<M, B> {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::HandOver(answer) => answer(self.node.hand_over(now())),
+            Command::Relieve(host, answer) => answer(self.node.relieve(host)),
         }
     }
 
@@ -256,6 +267,26 @@ impl<M: Machine, B: Backend> Driver<M, B> {
             }
         }
         over
+    }
+
+    /// Goes on telling the former primary that this copy has given up, for as long as that talks to it: a farewell that is cut off with the
+    /// network would leave it waiting for our silence.
+    fn linger(&mut self, reason: &HaltReason) {
+        if matches!(reason, HaltReason::Lost { .. } | HaltReason::Superseded { .. } | HaltReason::Orphaned) {
+            return;
+        }
+        let end = std::time::Instant::now() + LINGER_MAX;
+        while let Ok(event) = self.net_events.recv_timeout(LINGER) {
+            self.handle_net(event);
+            while let Some(output) = self.node.poll() {
+                if let Output::Send { to, envelope } = output {
+                    self.network.send(to, envelope);
+                }
+            }
+            if std::time::Instant::now() > end {
+                return;
+            }
+        }
     }
 
     fn renew_lease(&mut self) {

@@ -25,6 +25,7 @@ pub mod config;
 mod daemon;
 pub mod events;
 pub mod message;
+pub mod moving;
 pub mod planned;
 mod process;
 mod rim;

@@ -35,4 +35,6 @@ pub mod netns;
 
 pub mod recording;
 
+pub mod stamp;
+
 pub mod vm;

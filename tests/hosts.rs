@@ -3,8 +3,12 @@
 
 #[path = "hosts/cluster.rs"]
 mod cluster;
+#[path = "hosts/moves.rs"]
+mod moves;
 #[path = "hosts/planned.rs"]
 mod planned;
+#[path = "hosts/upgrade.rs"]
+mod upgrade;
 
 use cluster::{Cluster, Counter, VM};
 use ft::host::events::Kind;

@@ -212,6 +212,9 @@ pub enum HaltReason {
     /// The machine itself cannot go on.
     #[error("the machine stopped: {0}")]
     Machine(#[from] Fault),
+    /// Another secondary has taken its place.
+    #[error("relieved: another secondary has taken its place")]
+    Relieved,
     /// The operator or the embedder asked for it.
     #[error("stopped on request")]
     Requested,

@@ -19,7 +19,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// Version of messages, frames and records. Both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest encoded message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = MAX_FRAME_PAYLOAD + FRAME_HEADER_BYTES + 64;
@@ -99,6 +99,8 @@ pub enum Message {
     },
     /// To a primary that has yielded: its heir knows.
     Accept,
+    /// From a primary to its secondary: another one has relieved it; it is to resign.
+    Retire,
     /// To a sender whose session is over: the envelope's term has begun without it (R5).
     Superseded,
 }
@@ -132,8 +134,10 @@ pub struct Ack {
 pub struct Profile {
     /// [`PROTOCOL_VERSION`].
     pub protocol: u32,
-    /// Which build of the VMM: machines must behave alike, bug for bug.
+    /// Which build of the VMM this is: for people who look for the cause of something. Builds may differ.
     pub build: String,
+    /// Which machine that build makes: two of the same name behave alike, bug for bug, and read each other's state.
+    pub machine: String,
     /// Name of the VM.
     pub vm: String,
     /// Hash of the machine's configuration.
@@ -218,6 +222,7 @@ impl Message {
             | Self::Resign { .. }
             | Self::Handover { .. }
             | Self::Accept
+            | Self::Retire
             | Self::Superseded => Lane::Control,
         }
     }
@@ -236,6 +241,7 @@ impl Message {
             Self::Resign { .. } => "resign",
             Self::Handover { .. } => "handover",
             Self::Accept => "accept",
+            Self::Retire => "retire",
             Self::Superseded => "superseded",
         }
     }
@@ -247,7 +253,7 @@ impl Profile {
         let fields = [
             ("protocol version", self.protocol.to_string(), secondary.protocol.to_string()),
             ("VM", self.vm.clone(), secondary.vm.clone()),
-            ("build", self.build.clone(), secondary.build.clone()),
+            ("machine version", self.machine.clone(), secondary.machine.clone()),
             ("machine configuration", format!("{:016x}", self.config), format!("{:016x}", secondary.config)),
             ("CPU model", self.cpu.clone(), secondary.cpu.clone()),
             ("tick kind", self.tick.clone(), secondary.tick.clone()),
@@ -262,6 +268,7 @@ impl Profile {
     fn encode(&self, buf: &mut BytesMut) {
         varint::put(buf, u64::from(self.protocol));
         put_text(buf, &self.build);
+        put_text(buf, &self.machine);
         put_text(buf, &self.vm);
         buf.put_u64_le(self.config);
         put_text(buf, &self.cpu);
@@ -274,6 +281,7 @@ impl Profile {
         Ok(Self {
             protocol: reader.varint_u32()?,
             build: text(reader)?,
+            machine: text(reader)?,
             vm: text(reader)?,
             config: reader.u64()?,
             cpu: text(reader)?,
@@ -299,6 +307,7 @@ mod kind {
     pub(super) const SUPERSEDED: u8 = 11;
     pub(super) const HANDOVER: u8 = 12;
     pub(super) const ACCEPT: u8 = 13;
+    pub(super) const RETIRE: u8 = 14;
 }
 
 impl Envelope {
@@ -362,6 +371,7 @@ impl Message {
             Self::Superseded => kind::SUPERSEDED,
             Self::Handover { .. } => kind::HANDOVER,
             Self::Accept => kind::ACCEPT,
+            Self::Retire => kind::RETIRE,
         }
     }
 
@@ -408,7 +418,7 @@ impl Message {
                 varint::put(buf, released.0);
                 buf.put_u8(u8::from(*confirmed));
             }
-            Self::Accept | Self::Superseded => {}
+            Self::Accept | Self::Retire | Self::Superseded => {}
         }
         &[]
     }
@@ -454,6 +464,7 @@ impl Message {
                 confirmed: flag(reader)?,
             },
             kind::ACCEPT => Self::Accept,
+            kind::RETIRE => Self::Retire,
             value => {
                 let value = u64::from(value);
                 return Err(DecodeError::Unknown { offset: 0, what: "message kind", value }.into());
@@ -605,7 +616,7 @@ impl fmt::Display for Envelope {
             Message::Handover { end, confirmed, .. } => {
                 write!(f, " at {end}{}", if *confirmed { " confirmed" } else { "" })
             }
-            Message::Welcome(_) | Message::Accept | Message::Superseded => Ok(()),
+            Message::Welcome(_) | Message::Accept | Message::Retire | Message::Superseded => Ok(()),
         }
     }
 }
@@ -629,11 +640,11 @@ mod tests {
     }
 
     fn profile() -> impl Strategy<Value = Profile> {
-        let texts = [text_value(), text_value(), text_value(), text_value()];
+        let texts = [text_value(), text_value(), text_value(), text_value(), text_value()];
         (any::<u32>(), texts, any::<u64>(), counters::<2>()).prop_map(|(protocol, texts, config, spans)| {
-            let [build, vm, cpu, tick] = texts;
+            let [build, machine, vm, cpu, tick] = texts;
             let [silence, lease] = spans.map(Span);
-            Profile { protocol, build, vm, config, cpu, tick, silence, lease }
+            Profile { protocol, build, machine, vm, config, cpu, tick, silence, lease }
         })
     }
 
@@ -719,6 +730,7 @@ mod tests {
                 .prop_map(|(term, reason)| Message::Resign { renounced: Term(term), reason }),
             Just(Message::Superseded),
             Just(Message::Accept),
+            Just(Message::Retire),
             (any::<u64>(), counters::<2>(), any::<bool>()).prop_map(|(session, n, confirmed)| {
                 let (session, end, released) = (Session(session), Seq(n[0]), EffectSeq(n[1]));
                 Message::Handover { session, end, released, confirmed }

@@ -11,7 +11,7 @@ use crate::frame::LogEnd;
 use crate::machine::{Machine, Stop};
 use crate::message::Envelope;
 use crate::pace::FULL_PACE;
-use crate::primary::{HandoverRefused, Primary};
+use crate::primary::{HandoverRefused, Primary, ReliefRefused};
 use crate::record::Event;
 use crate::replica::{Identity, Outbox, Output, Replica, Role};
 use crate::secondary::Secondary;
@@ -162,6 +162,14 @@ impl<M: Machine> Node<M> {
     /// [`HandoverRefused`]; nothing has changed.
     pub fn hand_over(&mut self, now: Instant) -> Result<(), HandoverRefused> {
         self.replica.hand_over(now)
+    }
+
+    /// See [`Replica::relieve`].
+    ///
+    /// # Errors
+    /// [`ReliefRefused`]; nothing has changed.
+    pub fn relieve(&mut self, host: HostId) -> Result<(), ReliefRefused> {
+        self.replica.relieve(host)
     }
 
     /// See [`Replica::poll`].

@@ -1,9 +1,9 @@
 //! What a primary knows of its secondary.
 
-use crate::config::Config;
+use crate::config::{Config, Verify};
 use crate::detector::Detector;
 use crate::message::Ack;
-use crate::units::{HostId, Instant, NodeId, Seq, Session, Term};
+use crate::units::{HostId, Instant, NodeId, Seq, Session, Span, Term};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
@@ -20,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) held: Seq,
     pub(crate) applied: Seq,
     pub(crate) verified: Seq,
+    /// How far its machine is behind.
+    pub(crate) lag: Span,
     /// It acknowledges log, so it has restored the state.
     pub(crate) follows: bool,
     /// From which record on effects wait for it; `None` until they do.
@@ -59,6 +61,7 @@ impl Peer {
             held: Seq(0),
             applied: Seq(0),
             verified: Seq(0),
+            lag: Span::ZERO,
             follows: false,
             gate_from: None,
             eligible: false,
@@ -85,6 +88,21 @@ impl Peer {
     /// Until then it cannot be live, whatever it has heard or not (R4).
     pub(crate) fn lease_end(&self, config: &Config) -> Instant {
         self.echo + config.lease
+    }
+
+    /// Log up to here counts as acknowledged for the effects that wait for it.
+    pub(crate) fn covered(&self, config: &Config) -> Seq {
+        if config.verify == Verify::Strict { self.held.min(self.verified) } else { self.held }
+    }
+
+    /// Whether `owner` is it, and it has promised not to be live in `term`.
+    pub(crate) fn has_renounced(&self, owner: NodeId, term: Term) -> bool {
+        owner == self.node && self.resigned.is_some_and(|renounced| term <= renounced)
+    }
+
+    /// Whether it has promised never to claim again, and owns no term after `term`.
+    pub(crate) fn has_left(&self, term: Term) -> bool {
+        self.resigned.is_some_and(|renounced| renounced <= term)
     }
 
     /// There is proof that its process has ended.
@@ -138,6 +156,7 @@ impl Peer {
         }
         self.applied = self.applied.max(ack.applied);
         self.verified = self.verified.max(ack.verified);
+        self.lag = ack.lag;
         self.eligible |= ack.eligible;
         self.sent = self.sent.max(self.held);
         if ack.gap && self.sent > self.held && now.since(self.sent_at) >= config.resend_after.scale(1, 8) {

@@ -66,8 +66,8 @@ pub enum Spread {
 pub struct HostTraits {
     /// Version of the protocol.
     pub protocol: u32,
-    /// Build of the VMM.
-    pub build: String,
+    /// Which machine its build of the VMM makes.
+    pub machine: String,
     /// CPU model that guests see.
     pub cpu: String,
     /// What a tick counts.
@@ -76,8 +76,8 @@ pub struct HostTraits {
 
 impl From<&Profile> for HostTraits {
     fn from(profile: &Profile) -> Self {
-        let Profile { protocol, build, cpu, tick, .. } = profile.clone();
-        Self { protocol, build, cpu, tick }
+        let Profile { protocol, machine, cpu, tick, .. } = profile.clone();
+        Self { protocol, machine, cpu, tick }
     }
 }
 
@@ -88,8 +88,8 @@ impl HostTraits {
     }
 
     fn profile(&self) -> Profile {
-        let Self { protocol, build, cpu, tick } = self.clone();
-        Profile { protocol, build, cpu, tick, ..Profile::default() }
+        let Self { protocol, machine, cpu, tick } = self.clone();
+        Profile { protocol, machine, cpu, tick, ..Profile::default() }
     }
 }
 

@@ -16,6 +16,10 @@ pub(crate) enum Bug {
     R8,
     /// An heir goes live without waiting for the copy that yielded.
     Heir,
+    /// An attempt at a further copy is not given up before the next.
+    Respawn,
+    /// Effects do not wait for a second secondary that may already claim.
+    Relief,
 }
 
 #[cfg(not(test))]

@@ -4,12 +4,15 @@
 //! that tells a secondary it may claim (`Paired`), effects wait for that secondary, until a won claim ends the pair.
 
 mod handover;
+mod relief;
 
 pub use handover::HandoverRefused;
+pub use relief::ReliefRefused;
+
+use relief::Relief;
 
 use crate::arbiter::ClaimOutcome;
 use crate::config::Verify;
-use crate::digest::digest64;
 use crate::effect::{Effect, Numbered};
 use crate::error::{HaltReason, Misuse};
 use crate::frame::LogEnd;
@@ -42,6 +45,8 @@ pub struct Primary {
     live: bool,
     /// While the machine stands still to be handed over (only in `Paired`): until when at most.
     yielding_until: Option<Instant>,
+    /// Only in `Paired` and `Contested`.
+    relief: Relief,
     idle: bool,
     /// How many joins were accepted: makes every session's number new.
     joins: u64,
@@ -134,6 +139,7 @@ impl Primary {
             phase,
             live: false,
             yielding_until: None,
+            relief: Relief::None,
             idle: false,
             joins: 0,
             identity,
@@ -202,6 +208,11 @@ impl Primary {
     pub fn wants_chunk(&self) -> Option<bool> {
         match &self.phase {
             Phase::Seeding(_, transfer) if transfer.wants_chunk() => Some(transfer.is_new()),
+            Phase::Paired(_) if self.is_yielding() => None,
+            Phase::Paired(_) => match &self.relief {
+                Relief::Seeding(_, transfer) if transfer.wants_chunk() => Some(transfer.is_new()),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -254,6 +265,8 @@ impl Primary {
         self.flush(now, out);
         if let Phase::Seeding(_, transfer) = &mut self.phase {
             transfer.push(bytes, head);
+        } else if let Some((_, transfer)) = self.relief.transfer() {
+            transfer.push(bytes, head);
         }
         self.send_state(now, out);
     }
@@ -279,6 +292,10 @@ impl Primary {
             {
                 self.abandon("it cannot keep up with the log", out);
             }
+            // Half of it: a machine must not have to wait for one that it does not depend on.
+            if self.log.bytes() >= self.identity.config.ring_bytes / 2 && self.is_held_up_by_relief() {
+                self.dismiss_relief("it cannot keep up with the log", out);
+            }
         }
         self.send_log(now, out);
     }
@@ -298,6 +315,9 @@ impl Primary {
         if self.phase == Phase::Creating || matches!(message, Message::Refuse(_)) && self.peer().is_none() {
             return Ok(());
         }
+        if self.is_relief(from, session) {
+            return self.handle_relief(now, term, message, out);
+        }
         if self.peer().is_none_or(|peer| peer.host != from || peer.session != session) {
             self.handle_stranger(from, session, term, &message, out);
             return Ok(());
@@ -315,7 +335,8 @@ impl Primary {
             | Message::Log { .. }
             | Message::Heartbeat { .. }
             | Message::State(_)
-            | Message::Handover { .. } => {}
+            | Message::Handover { .. }
+            | Message::Retire => {}
             // An heir that has not heard that this side has taken the machine back.
             Message::Accept => {}
         }
@@ -334,10 +355,18 @@ impl Primary {
             Phase::Paired(peer) | Phase::Contested(peer) => peer.handle_tick(now, false, &config),
             Phase::Creating | Phase::Solo => {}
         }
+        match &mut self.relief {
+            Relief::Seeding(peer, transfer) => peer.handle_tick(now, transfer.is_under_way(), &config),
+            Relief::Gating(peer) => peer.handle_tick(now, false, &config),
+            Relief::None | Relief::Expected(_) => {}
+        }
         self.follow_contact(now, out);
+        self.retire(out);
         self.keep_when_late(now, out);
         self.send_heartbeat(now, out);
         if let Phase::Seeding(_, transfer) = &mut self.phase {
+            transfer.handle_tick(now, config.resend_after);
+        } else if let Some((_, transfer)) = self.relief.transfer() {
             transfer.handle_tick(now, config.resend_after);
         }
         self.send_state(now, out);
@@ -358,10 +387,13 @@ impl Primary {
                 self.announce(out);
                 out.notice(Notice::Solo(term));
             }
-            (Verdict::Won(term), Phase::Contested(_)) => self.go_solo(now, term, out),
+            (Verdict::Won(term), Phase::Contested(_)) => self.settle(now, term, out),
             // The peer may have won it, but has promised never to use it: it counts as ours, and the next is free.
             (Verdict::Lost(term, owner), Phase::Contested(peer))
-                if owner == peer.node && peer.resigned.is_some_and(|renounced| term <= renounced) =>
+                if [Some(peer), self.relief.peer()]
+                    .into_iter()
+                    .flatten()
+                    .any(|peer| peer.has_renounced(owner, term)) =>
             {
                 self.claims.adopt(term);
                 out.claim(self.claims.begin(now));
@@ -387,17 +419,27 @@ impl Primary {
                 peer.resend(now);
             }
             Phase::Paired(peer) | Phase::Contested(peer) if peer.host == host => peer.resend(now),
-            _ => return,
+            _ => match &mut self.relief {
+                Relief::Seeding(peer, transfer) if peer.host == host => {
+                    transfer.resend(now);
+                    peer.resend(now);
+                }
+                Relief::Gating(peer) if peer.host == host => peer.resend(now),
+                _ => return,
+            },
         }
         self.send_state(now, out);
         self.send_log(now, out);
     }
 
     pub(crate) fn handle_peer_gone(&mut self, now: Instant, node: NodeId, out: &mut Outbox) {
-        if let Some(peer) = self.peer_mut().filter(|peer| peer.node == node) {
-            peer.handle_gone();
-            self.follow_contact(now, out);
+        let Self { phase, relief, .. } = self;
+        for peer in [phase.peer_mut(), relief.peer_mut()].into_iter().flatten() {
+            if peer.node == node {
+                peer.handle_gone();
+            }
         }
+        self.follow_contact(now, out);
     }
 
     fn handle_hello(
@@ -418,15 +460,16 @@ impl Primary {
                 self.welcome()
             }
             (_, None) if is_repeated => self.welcome(),
-            (_, None) => Message::Refuse(Refusal::Busy),
+            (_, None) => match self.greet_relief(now, (from, hello.node), greeting, out) {
+                Some(session) => self.welcome_to(session),
+                None => Message::Refuse(Refusal::Busy),
+            },
         };
         out.send(from, Envelope { session: greeting, term: self.term(), message: answer });
     }
 
     fn seed(&mut self, now: Instant, (host, node): (HostId, NodeId), greeting: Session, out: &mut Outbox) {
-        self.joins += 1;
-        let session =
-            Session(digest64(self.identity.node.incarnation ^ greeting.0, &self.joins.to_le_bytes()));
+        let session = self.next_session(greeting);
         let config = &self.identity.config;
         let peer = Peer::new(now, (host, node), greeting, session, config);
         self.phase = Phase::Seeding(peer, Outgoing::new(now, config.transfer_bytes));
@@ -435,7 +478,10 @@ impl Primary {
     }
 
     fn welcome(&self) -> Message {
-        let session = self.session().expect("a welcome is for a peer");
+        self.welcome_to(self.session().expect("a welcome is for a peer"))
+    }
+
+    fn welcome_to(&self, session: Session) -> Message {
         let Identity { node, profile, .. } = &self.identity;
         Message::Welcome(Welcome { session, node: *node, profile: profile.clone() })
     }
@@ -465,13 +511,12 @@ impl Primary {
             return; // Nobody holds what was never sent: not an acknowledgement of this log.
         }
         peer.handle_ack(now, &ack, &config);
-        let held = peer.held;
-        self.log.trim(held);
+        self.trim();
         if let Phase::Seeding(_, transfer) = &mut self.phase {
             // Who acknowledges log has restored the whole state.
             transfer.handle_ack(now, u32::MAX);
         }
-        self.pacer.handle_lag(ack.lag);
+        self.follow_lag();
         // The peer owns every term from ours to this one, and will not be live in any: it claims one at a time, and passes
         // over none but those that it has heard of from us. Earlier news of them may have been lost.
         if ack.renounced > self.term() {
@@ -504,6 +549,9 @@ impl Primary {
 
     /// Moves between phases as contact with the peer is lost and found.
     fn follow_contact(&mut self, now: Instant, out: &mut Outbox) {
+        self.dismiss_lost_relief(out);
+        self.part(now, out);
+        let relief_is_lost = self.relief.is_lost();
         match std::mem::replace(&mut self.phase, Phase::Solo) {
             Phase::Seeding(peer, transfer) => {
                 let failed = peer.is_lost();
@@ -512,7 +560,7 @@ impl Primary {
                     self.abandon("contact was lost", out);
                 }
             }
-            Phase::Paired(peer) if peer.is_lost() => {
+            Phase::Paired(peer) if peer.is_lost() || relief_is_lost => {
                 self.keep("contact with the secondary was lost", out);
                 out.notice(Notice::Contested(peer.host));
                 self.phase = Phase::Contested(peer);
@@ -521,7 +569,7 @@ impl Primary {
                 }
                 out.claim(self.claims.begin(now));
             }
-            Phase::Contested(peer) if !peer.is_lost() => {
+            Phase::Contested(peer) if !peer.is_lost() && !relief_is_lost => {
                 out.notice(Notice::Reunited(peer.host));
                 self.phase = Phase::Paired(peer);
             }
@@ -570,6 +618,7 @@ impl Primary {
 
     fn go_solo(&mut self, now: Instant, term: Term, out: &mut Outbox) {
         self.phase = Phase::Solo;
+        self.relief = Relief::None;
         self.pacer = Pacer::new(self.identity.config.lag_target);
         self.log.trim(self.log.last());
         self.announce(out);
@@ -592,7 +641,10 @@ impl Primary {
     pub fn lease_end(&self) -> Instant {
         match &self.phase {
             Phase::Solo | Phase::Seeding(..) => Instant(u64::MAX),
-            Phase::Paired(peer) | Phase::Contested(peer) => peer.lease_end(&self.identity.config),
+            Phase::Paired(peer) | Phase::Contested(peer) => {
+                let ends = [Some(peer), self.relief.gating()].into_iter().flatten();
+                ends.map(|peer| peer.lease_end(&self.identity.config)).min().unwrap_or_default()
+            }
             Phase::Creating => Instant(0),
         }
     }
@@ -601,11 +653,17 @@ impl Primary {
     fn release(&mut self, now: Instant, out: &mut Outbox) {
         let upto = match &self.phase {
             Phase::Solo | Phase::Seeding(..) => self.log.last(),
-            Phase::Paired(peer) if peer.has_lease(now, &self.identity.config) => {
-                let strict = self.identity.config.verify == Verify::Strict;
-                if strict { peer.held.min(peer.verified) } else { peer.held }
+            Phase::Paired(peer) => {
+                let config = &self.identity.config;
+                let relief = if planted(Bug::Relief) { None } else { self.relief.gating() };
+                let upto = [Some(peer), relief].into_iter().flatten();
+                let upto = upto.map(|peer| peer.has_lease(now, config).then(|| peer.covered(config)));
+                match upto.min().flatten() {
+                    Some(upto) => upto,
+                    None => return,
+                }
             }
-            Phase::Creating | Phase::Paired(_) | Phase::Contested(_) => return,
+            Phase::Creating | Phase::Contested(_) => return,
         };
         let early = planted(Bug::R3) || planted(Bug::R8) && !self.is_protected();
         let upto = if early { self.log.last() } else { upto };
@@ -616,23 +674,29 @@ impl Primary {
 
     fn send_log(&mut self, now: Instant, out: &mut Outbox) {
         let (term, released) = (self.term(), self.gate.released());
-        let peer = match &mut self.phase {
-            Phase::Seeding(peer, transfer) if transfer.is_done() => peer,
-            Phase::Paired(peer) => peer,
-            _ => return,
+        let Self { phase, relief, log, .. } = self;
+        let reader = match phase {
+            Phase::Seeding(peer, transfer) if transfer.is_done() => Some(peer),
+            Phase::Paired(peer) | Phase::Contested(peer) => Some(peer),
+            _ => None,
         };
-        let Some(frames) = self.log.after(peer.sent) else { return };
-        let (host, session) = (peer.host, peer.session);
-        for frame in frames {
-            peer.handle_sent(now, frame.last());
-            let message = Message::Log { time: now, released, frame: frame.clone() };
-            out.send(host, Envelope { session, term, message });
+        // Who is lost is only probed: log would have it believe that we are in contact.
+        for peer in [reader, relief.reader()].into_iter().flatten().filter(|peer| !peer.is_lost()) {
+            let Some(frames) = log.after(peer.sent) else { continue };
+            let (host, session) = (peer.host, peer.session);
+            for frame in frames {
+                peer.handle_sent(now, frame.last());
+                let message = Message::Log { time: now, released, frame: frame.clone() };
+                out.send(host, Envelope { session, term, message });
+            }
         }
     }
 
     fn send_state(&mut self, now: Instant, out: &mut Outbox) {
         let term = self.term();
-        if let Phase::Seeding(peer, transfer) = &mut self.phase {
+        let Self { phase, relief, .. } = self;
+        let first = if let Phase::Seeding(peer, transfer) = phase { Some((peer, transfer)) } else { None };
+        for (peer, transfer) in [first, relief.transfer()].into_iter().flatten() {
             while let Some(chunk) = transfer.poll(now) {
                 if let Some(head) = chunk.head {
                     peer.start_from(head.end.seq);
@@ -644,10 +708,15 @@ impl Primary {
     }
 
     fn send_heartbeat(&mut self, now: Instant, out: &mut Outbox) {
-        let probe = matches!(self.phase, Phase::Contested(_));
         let (term, released, every) = (self.term(), self.gate.released(), self.identity.config.heartbeat);
-        if let Some(peer) = self.peer_mut().filter(|peer| now >= peer.next_heartbeat) {
+        let Self { phase, relief, .. } = self;
+        let is_contested = matches!(phase, Phase::Contested(_));
+        for peer in [phase.peer_mut(), relief.peer_mut()].into_iter().flatten() {
+            if now < peer.next_heartbeat {
+                continue;
+            }
             peer.next_heartbeat = now + every;
+            let probe = is_contested && peer.is_lost();
             let message = Message::Heartbeat { time: now, released, protect: peer.gate_from, probe };
             out.send(peer.host, Envelope { session: peer.session, term, message });
         }
@@ -658,16 +727,26 @@ impl Primary {
     }
 
     fn peer(&self) -> Option<&Peer> {
-        match &self.phase {
-            Phase::Seeding(peer, _) | Phase::Paired(peer) | Phase::Contested(peer) => Some(peer),
-            Phase::Creating | Phase::Solo => None,
+        self.phase.peer()
+    }
+
+    fn peer_mut(&mut self) -> Option<&mut Peer> {
+        self.phase.peer_mut()
+    }
+}
+
+impl Phase {
+    fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Seeding(peer, _) | Self::Paired(peer) | Self::Contested(peer) => Some(peer),
+            Self::Creating | Self::Solo => None,
         }
     }
 
     fn peer_mut(&mut self) -> Option<&mut Peer> {
-        match &mut self.phase {
-            Phase::Seeding(peer, _) | Phase::Paired(peer) | Phase::Contested(peer) => Some(peer),
-            Phase::Creating | Phase::Solo => None,
+        match self {
+            Self::Seeding(peer, _) | Self::Paired(peer) | Self::Contested(peer) => Some(peer),
+            Self::Creating | Self::Solo => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::effect::{Effect, Numbered};
 use crate::error::{HaltReason, Misuse};
 use crate::frame::Frame;
 use crate::message::{Envelope, Message, Profile, Refusal};
-use crate::primary::{HandoverRefused, Primary};
+use crate::primary::{HandoverRefused, Primary, ReliefRefused};
 use crate::secondary::Secondary;
 use crate::transfer::StateHead;
 use crate::units::{HostId, Instant, NodeId, Session, Term};
@@ -269,6 +269,17 @@ impl Replica {
         match &mut self.role {
             Role::Primary(primary) => primary.hand_over(now),
             Role::Secondary(_) | Role::Halted(_) => Err(HandoverRefused::NotLive),
+        }
+    }
+
+    /// Takes in a second secondary from `host` when that says hello, and has it relieve the first: the machine is protected throughout.
+    ///
+    /// # Errors
+    /// [`ReliefRefused`]; nothing has changed.
+    pub fn relieve(&mut self, host: HostId) -> Result<(), ReliefRefused> {
+        match &mut self.role {
+            Role::Primary(primary) => primary.relieve(host),
+            Role::Secondary(_) | Role::Halted(_) => Err(ReliefRefused::NotLive),
         }
     }
 

@@ -367,6 +367,7 @@ impl Secondary {
                 return Err(HaltReason::Superseded { term });
             }
             Message::Superseded => return Err(HaltReason::Orphaned),
+            Message::Retire if self.may_retire(term) => return Err(HaltReason::Relieved),
             Message::Refuse(refusal) if self.phase == Phase::Greeting => {
                 return Err(HaltReason::Refused(refusal));
             }
@@ -394,6 +395,7 @@ impl Secondary {
             }
             // Only secondaries send these, or it is too late for them.
             Message::Accept
+            | Message::Retire
             | Message::Hello(_)
             | Message::Refuse(_)
             | Message::Ack(_)
@@ -401,6 +403,12 @@ impl Secondary {
             | Message::Resign { .. } => {}
         }
         Ok(())
+    }
+
+    /// Whether it may end because another secondary has its place. Not in another term: that one may be lost by now. And not while the next
+    /// may be won here: nobody would use it, and the other could not.
+    fn may_retire(&self, term: Term) -> bool {
+        term == self.term() && !self.claims.is_pending() && !self.detector.is_silent()
     }
 
     pub(crate) fn handle_tick(&mut self, now: Instant, out: &mut Outbox) -> Result<(), HaltReason> {

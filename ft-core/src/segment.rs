@@ -58,6 +58,18 @@ pub enum SegmentError {
         /// This build's.
         known: u32,
     },
+    /// Written by a build that this one no longer follows.
+    #[error(
+        "{what} version {found} is older than {known}, the oldest that this build reads: use the build that wrote it"
+    )]
+    Older {
+        /// Whose version.
+        what: &'static str,
+        /// The file's.
+        found: u32,
+        /// This build's.
+        known: u32,
+    },
     /// The segment's header does not match its check.
     #[error("the recording's header is corrupt")]
     Corrupt,
@@ -89,7 +101,7 @@ impl SegmentError {
     /// Where the header or frame starts at which it was found. What comes before is sound.
     pub fn offset(&self) -> u64 {
         match self {
-            Self::Foreign | Self::Newer { .. } | Self::Corrupt | Self::Header(_) => 0,
+            Self::Foreign | Self::Newer { .. } | Self::Older { .. } | Self::Corrupt | Self::Header(_) => 0,
             Self::Frame { offset, .. } | Self::Order { offset, .. } => *offset,
         }
     }

@@ -235,12 +235,15 @@ fn r9_a_full_log_stops_the_guest_and_an_acknowledgement_lets_it_go_on() {
 fn r10_a_mismatch_is_refused_with_the_field_and_both_values() {
     let mut pair = Pair::solo(Config::default());
     let mut other = identity(B, Config::default());
-    other.profile.build = "0.2.0".into();
+    other.profile.machine = "ft-2".into();
     pair.join(other, A);
     pair.pass(10);
     let reason = pair.halted(B).unwrap();
     assert!(matches!(reason, HaltReason::Refused(Refusal::Mismatch { .. })));
-    assert_eq!(reason.to_string(), "join refused: build differs: the primary has , the secondary 0.2.0");
+    assert_eq!(
+        reason.to_string(),
+        "join refused: machine version differs: the primary has , the secondary ft-2"
+    );
     assert_eq!(pair.standing(A), Some(Standing::Solo));
 }
 

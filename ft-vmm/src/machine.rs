@@ -25,8 +25,9 @@ use thiserror::Error;
 /// A [`Event::Vendor`] record with this id says what the machine is made of. It changes nothing in the machine.
 pub const RECIPE_ID: u32 = 0x4654_0001;
 
-/// Version of every section: one state type changes, all are read by the build that wrote them.
-const STATE_VERSION: u32 = 2;
+/// Which machine this is. Two builds that say the same can be a pair (R10), replay each other's recordings and read each other's state; so it
+/// goes up with every change that a guest, its digests or the state's format could show. `tests/machine_version.rs` notices such a change.
+pub const MACHINE_VERSION: u32 = 3;
 
 /// What a machine is made of. Both sides of a pair must be given the same.
 #[derive(Clone, Debug)]
@@ -158,7 +159,7 @@ impl<V: Vcpu> Vm<V> {
         let pages: Vec<usize> = self.digests.nonzero().collect();
         let mut writer = SectionWriter::new();
         self.write_sections(&mut writer);
-        writer.raw("ram", STATE_VERSION, &encode_pages(&self.ram, &self.digests, &pages));
+        writer.raw("ram", MACHINE_VERSION, &encode_pages(&self.ram, &self.digests, &pages));
         writer.finish()
     }
 
@@ -168,7 +169,7 @@ impl<V: Vcpu> Vm<V> {
     /// [`SectionError`]; the machine is then of no use.
     pub fn load_snapshot(&mut self, bytes: &[u8]) -> Result<(), SectionError> {
         let sections = Sections::parse(bytes)?;
-        let pages = sections.raw("ram", STATE_VERSION)?;
+        let pages = sections.raw("ram", MACHINE_VERSION)?;
         let wrong = |reason: String| SectionError::Content { name: "ram".into(), reason };
         let rest = take_pages(&self.ram, pages).map_err(|fault| wrong(fault.0))?;
         if !rest.is_empty() {
@@ -178,27 +179,27 @@ impl<V: Vcpu> Vm<V> {
     }
 
     fn write_sections(&self, writer: &mut SectionWriter) {
-        writer.state("machine", STATE_VERSION, &(V::model(), self.config.digest(), &self.rest));
-        writer.state("cpu", STATE_VERSION, &self.vcpu.state());
+        writer.state("machine", MACHINE_VERSION, &(V::model(), self.config.digest(), &self.rest));
+        writer.state("cpu", MACHINE_VERSION, &self.vcpu.state());
         let board = self.board.state();
-        writer.state("clock", STATE_VERSION, &board.clock);
-        writer.state("pic", STATE_VERSION, &board.pic);
-        writer.state("pit", STATE_VERSION, &board.pit);
-        writer.state("rtc", STATE_VERSION, &board.rtc);
-        writer.state("serial", STATE_VERSION, &board.serial);
-        writer.state("acpi", STATE_VERSION, &board.acpi);
-        writer.state("reset", STATE_VERSION, &board.reset);
-        writer.state("watchdog", STATE_VERSION, &board.watchdog);
-        writer.state("net", STATE_VERSION, &board.net);
-        writer.state("block", STATE_VERSION, &board.block);
-        writer.state("console", STATE_VERSION, &board.console);
-        writer.state("entropy", STATE_VERSION, &board.entropy);
-        writer.state("operations", STATE_VERSION, &board.last_op);
+        writer.state("clock", MACHINE_VERSION, &board.clock);
+        writer.state("pic", MACHINE_VERSION, &board.pic);
+        writer.state("pit", MACHINE_VERSION, &board.pit);
+        writer.state("rtc", MACHINE_VERSION, &board.rtc);
+        writer.state("serial", MACHINE_VERSION, &board.serial);
+        writer.state("acpi", MACHINE_VERSION, &board.acpi);
+        writer.state("reset", MACHINE_VERSION, &board.reset);
+        writer.state("watchdog", MACHINE_VERSION, &board.watchdog);
+        writer.state("net", MACHINE_VERSION, &board.net);
+        writer.state("block", MACHINE_VERSION, &board.block);
+        writer.state("console", MACHINE_VERSION, &board.console);
+        writer.state("entropy", MACHINE_VERSION, &board.entropy);
+        writer.state("operations", MACHINE_VERSION, &board.last_op);
     }
 
     fn read_sections(&mut self, sections: &Sections<'_>) -> Result<(), SectionError> {
         let refused = |name: &str, reason: String| SectionError::Content { name: name.into(), reason };
-        let (model, config, rest): (String, u64, Rest) = sections.state("machine", STATE_VERSION)?;
+        let (model, config, rest): (String, u64, Rest) = sections.state("machine", MACHINE_VERSION)?;
         if model != V::model() {
             let reason =
                 format!("it is of a machine with the processor {model:?}; this one has {:?}", V::model());
@@ -210,21 +211,21 @@ impl<V: Vcpu> Vm<V> {
                 format!("it is of a machine with configuration {config:016x}; this one has {ours:016x}");
             return Err(refused("machine", reason));
         }
-        let cpu: CpuState = sections.state("cpu", STATE_VERSION)?;
+        let cpu: CpuState = sections.state("cpu", MACHINE_VERSION)?;
         let board = BoardState {
-            clock: sections.state("clock", STATE_VERSION)?,
-            pic: sections.state("pic", STATE_VERSION)?,
-            pit: sections.state("pit", STATE_VERSION)?,
-            rtc: sections.state("rtc", STATE_VERSION)?,
-            serial: sections.state("serial", STATE_VERSION)?,
-            acpi: sections.state("acpi", STATE_VERSION)?,
-            reset: sections.state("reset", STATE_VERSION)?,
-            watchdog: sections.state("watchdog", STATE_VERSION)?,
-            net: sections.state("net", STATE_VERSION)?,
-            block: sections.state("block", STATE_VERSION)?,
-            console: sections.state("console", STATE_VERSION)?,
-            entropy: sections.state("entropy", STATE_VERSION)?,
-            last_op: sections.state("operations", STATE_VERSION)?,
+            clock: sections.state("clock", MACHINE_VERSION)?,
+            pic: sections.state("pic", MACHINE_VERSION)?,
+            pit: sections.state("pit", MACHINE_VERSION)?,
+            rtc: sections.state("rtc", MACHINE_VERSION)?,
+            serial: sections.state("serial", MACHINE_VERSION)?,
+            acpi: sections.state("acpi", MACHINE_VERSION)?,
+            reset: sections.state("reset", MACHINE_VERSION)?,
+            watchdog: sections.state("watchdog", MACHINE_VERSION)?,
+            net: sections.state("net", MACHINE_VERSION)?,
+            block: sections.state("block", MACHINE_VERSION)?,
+            console: sections.state("console", MACHINE_VERSION)?,
+            entropy: sections.state("entropy", MACHINE_VERSION)?,
+            last_op: sections.state("operations", MACHINE_VERSION)?,
         };
         self.vcpu.set_state(&cpu).map_err(|fault| refused("cpu", fault.0))?;
         self.board.set_state(&board).map_err(|fault| refused("devices", fault.0))?;

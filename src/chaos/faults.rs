@@ -49,6 +49,8 @@ pub enum Fault {
     SlowCopy(Place),
     /// The secondary is ended as an operator would.
     StopSecondary,
+    /// The primary is asked to hand the machine over. No fault, but planned operations meet faults too.
+    HandOver,
     /// The arbiter's directory is away.
     ArbiterAway,
     /// There is no room where the arbiter's directory is.
@@ -71,13 +73,13 @@ pub struct Drawn {
 }
 
 use Fault::{
-    ArbiterAway, ArbiterFull, CutLink, FreezeCopy, KillAgent, KillCopy, KillHost, SlowCopy, StateFull,
-    StopSecondary,
+    ArbiterAway, ArbiterFull, CutLink, FreezeCopy, HandOver, KillAgent, KillCopy, KillHost, SlowCopy,
+    StateFull, StopSecondary,
 };
 use Place::{Primary, Secondary, Spare};
 
 /// What is drawn from. What stands here twice comes twice as often.
-const ALL: [Fault; 22] = [
+const ALL: [Fault; 25] = [
     KillCopy(Primary),
     KillCopy(Primary),
     KillCopy(Secondary),
@@ -90,6 +92,9 @@ const ALL: [Fault; 22] = [
     SlowCopy(Primary),
     SlowCopy(Secondary),
     StopSecondary,
+    HandOver,
+    HandOver,
+    HandOver,
     KillAgent(Primary),
     KillAgent(Secondary),
     KillAgent(Spare),
@@ -136,6 +141,7 @@ impl Fault {
             KillCopy(place) | KillAgent(place) | KillHost(place) | FreezeCopy(place) | SlowCopy(place)
             | StateFull(place) | CutLink(place) => Some(place),
             StopSecondary => Some(Secondary),
+            HandOver => Some(Primary),
             ArbiterAway | ArbiterFull => None,
         }
     }
@@ -145,13 +151,13 @@ impl Fault {
         match self {
             KillCopy(_) | KillHost(_) | FreezeCopy(_) | SlowCopy(_) | StopSecondary => true,
             CutLink(place) => place != Spare,
-            KillAgent(_) | ArbiterAway | ArbiterFull | StateFull(_) => false,
+            HandOver | KillAgent(_) | ArbiterAway | ArbiterFull | StateFull(_) => false,
         }
     }
 
     /// Whether it is over as soon as it has struck.
     pub fn is_instant(self) -> bool {
-        matches!(self, KillCopy(_) | StopSecondary)
+        matches!(self, KillCopy(_) | StopSecondary | HandOver)
     }
 }
 
@@ -174,6 +180,7 @@ impl fmt::Display for Fault {
             FreezeCopy(place) => write!(f, "{place}'s process is stopped"),
             SlowCopy(place) => write!(f, "{place}'s process is stopped again and again"),
             StopSecondary => f.write_str("the secondary is ended"),
+            HandOver => f.write_str("the primary is to hand over"),
             ArbiterAway => f.write_str("the arbiter is away"),
             ArbiterFull => f.write_str("the arbiter's disk is full"),
             StateFull(place) => write!(f, "{place}'s state disk is full"),

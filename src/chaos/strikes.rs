@@ -114,6 +114,7 @@ impl Strikes {
             Fault::KillHost(_) => agents.kill_host(at)?,
             Fault::FreezeCopy(_) | Fault::SlowCopy(_) => pid = agents.signal_vm(at, Signal::SIGSTOP)?,
             Fault::StopSecondary => tell(&agents.control_socket(at), &Command::Stop)?,
+            Fault::HandOver => tell(&agents.control_socket(at), &Command::HandOver)?,
             Fault::ArbiterAway => rename(&self.arbiter, &self.away())?,
             Fault::ArbiterFull => rooms::fill(&self.shared)?,
             Fault::StateFull(_) => rooms::fill(&agents.state(at))?,
@@ -151,7 +152,7 @@ impl Strikes {
     fn end(&mut self, strike: &UnderWay, agents: &mut Agents) -> Result<Over, ChaosError> {
         let host = strike.host.unwrap_or_default();
         match strike.fault {
-            Fault::KillCopy(_) | Fault::StopSecondary => {}
+            Fault::KillCopy(_) | Fault::StopSecondary | Fault::HandOver => {}
             Fault::KillAgent(_) | Fault::KillHost(_) => agents.spawn_agent(host)?,
             Fault::FreezeCopy(_) | Fault::SlowCopy(_) => {
                 signal_process(agents, strike, Signal::SIGCONT)?;

@@ -3,13 +3,13 @@
 mod planned;
 mod show;
 
-pub(crate) use planned::{DrainArgs, FailoverArgs, UndrainArgs, drain, failover, undrain};
+pub(crate) use planned::{DrainArgs, FailoverArgs, MoveArgs, UndrainArgs, drain, failover, move_vm, undrain};
 
 use super::CliResult;
 use ft::host::client::{Client, ClientError};
 use ft::host::config::STATE_DIR;
 use ft::host::message::{Answer, Request, VmStatus};
-use ft::host::planned::{LOOK_EVERY, copies, hosts, live, unexpected};
+use ft::host::planned::{LOOK_EVERY, copies, hosts, live, switch_over, unexpected};
 use ft::vm::config::VmFile;
 use serde::Serialize;
 use std::io::{self, Write as _};
@@ -215,10 +215,7 @@ pub(crate) fn switchover(args: SwitchoverArgs) -> CliResult {
     let mut client = common.connect()?;
     let (from, _) = live(&mut client, &vm)?
         .ok_or_else(|| format!("VM {vm:?} is live on no host that answers: see `ft list`"))?;
-    let to = match client.ask(Some(&from), Request::Switchover { vm: vm.clone() })? {
-        Answer::Live { host } => host,
-        other => return Err(unexpected(&other).into()),
-    };
+    let to = switch_over(&mut client, &from, &vm)?;
     let to = hosts(&mut client, None, Request::List)?.into_iter().find(|host| host.id == to);
     let to = to.map_or_else(|| "the other host".to_owned(), |host| host.name);
     if common.json {

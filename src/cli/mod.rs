@@ -9,6 +9,7 @@ mod demo;
 mod host;
 mod replay;
 mod sim;
+mod stamp;
 mod switch;
 mod vm;
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Parser)]
-#[command(name = "ft", version, about = "Fault-tolerant lockstep replication of virtual machines")]
+#[command(name = "ft", version = ft::stamp::build(), about = "Fault-tolerant lockstep replication of virtual machines")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -43,6 +44,8 @@ enum Command {
     Status(agent::StatusArgs),
     /// Change the roles of a VM's two copies, with no work lost
     Switchover(agent::SwitchoverArgs),
+    /// Move a VM to another host, protected throughout
+    Move(agent::MoveArgs),
     /// Empty a host: it takes no further copies, and those that it has are moved to others
     Drain(agent::DrainArgs),
     /// Have a host take copies again
@@ -69,6 +72,8 @@ enum Command {
     Chaos(chaos::Args),
     /// Be the LAN between VMMs of this host, and forward its ports to guests
     Switch(switch::Args),
+    /// Make a copy of this program that names its build
+    Stamp(stamp::Args),
     /// Measure this build on this machine
     Bench(bench::Args),
 }
@@ -93,6 +98,7 @@ pub(crate) fn run() -> ExitCode {
         Command::List(args) => agent::list(args),
         Command::Status(args) => agent::status(args),
         Command::Switchover(args) => agent::switchover(args),
+        Command::Move(args) => agent::move_vm(args),
         Command::Drain(args) => agent::drain(args),
         Command::Undrain(args) => agent::undrain(args),
         Command::Failover(args) => agent::failover(args),
@@ -106,6 +112,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Sim(args) => sim::run(args),
         Command::Chaos(args) => chaos::run(args),
         Command::Switch(args) => switch::run(args),
+        Command::Stamp(args) => stamp::run(args),
         Command::Bench(args) => bench::run(args),
     };
     match result {

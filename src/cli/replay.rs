@@ -202,7 +202,7 @@ pub(crate) fn inspect(args: InspectArgs) -> CliResult {
     if args.json {
         let profile = &reader.header().profile;
         let object = serde_json::json!({
-            "vm": profile.vm, "build": profile.build, "cpu": profile.cpu, "frames": frames, "bytes": frame_bytes,
+            "vm": profile.vm, "build": profile.build, "machine": profile.machine, "cpu": profile.cpu, "frames": frames, "bytes": frame_bytes,
             "last_seq": seq.0, "last_tick": tick, "clock_s": seconds, "kinds": kinds, "torn": torn,
         });
         writeln!(out, "{object}")?;

@@ -138,6 +138,8 @@ impl Report {
         total.solos += stats.solos;
         total.renounced += stats.renounced;
         total.yielded += stats.yielded;
+        total.respawns += stats.respawns;
+        total.relieved += stats.relieved;
         total.losers += stats.losers;
         match verdict {
             Verdict::Passed(_) => self.passed += 1,
@@ -155,7 +157,18 @@ impl Report {
     fn print(&self, took: Duration) {
         let worlds = self.passed + self.extinct + self.failures.len() as u64;
         let Stats {
-            events, effects, repeats, protected, takeovers, solos, yielded, renounced, losers, ..
+            events,
+            effects,
+            repeats,
+            protected,
+            takeovers,
+            solos,
+            yielded,
+            respawns,
+            relieved,
+            renounced,
+            losers,
+            ..
         } = self.total;
         let rate = worlds as f64 / took.as_secs_f64();
         println!("{worlds} worlds, {events} events in {:.1} s ({rate:.0} worlds/s)", took.as_secs_f64());
@@ -164,6 +177,8 @@ impl Report {
         println!("  secondaries that went live      {takeovers}");
         println!("  primaries that went on alone    {solos}");
         println!("  machines handed over            {yielded}");
+        println!("  copies that agents asked for    {respawns}");
+        println!("  secondaries relieved            {relieved}");
         println!("  terms won and renounced         {renounced}");
         println!("  copies that lost and halted     {losers}");
         println!("  machines lost to faults         {} (every copy was taken)", self.extinct);
@@ -183,6 +198,8 @@ impl Report {
             takeovers,
             solos,
             yielded,
+            respawns,
+            relieved,
             renounced,
             losers,
             answered,
@@ -199,6 +216,8 @@ impl Report {
             "takeovers": takeovers,
             "solos": solos,
             "yielded": yielded,
+            "respawns": respawns,
+            "relieved": relieved,
             "renounced": renounced,
             "losers": losers,
             "failures": self.failures.iter().map(|(seed, what)| {

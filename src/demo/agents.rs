@@ -38,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The cluster. Hosts are numbered from 1.
 pub struct Agents {
     config: AgentsConfig,
+    /// What hosts run that have another program than the others.
+    programs: BTreeMap<u64, PathBuf>,
     running: BTreeMap<u64, Child>,
     service: SocketAddr,
     switch: Switch,
@@ -56,7 +58,8 @@ impl Agents {
         let switch = files::switch(&config, notice)?;
         let service = switch.forward_addresses()[0];
         files::write(&config)?;
-        let mut agents = Self { config, running: BTreeMap::new(), service, switch };
+        let (programs, running) = (BTreeMap::new(), BTreeMap::new());
+        let mut agents = Self { config, programs, running, service, switch };
         for id in agents.hosts() {
             agents.start_agent(id)?;
         }
@@ -129,9 +132,10 @@ impl Agents {
         let doing = || format!("start the agent of host {host}");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.agent_log(host));
         let log = log.map_err(|source| io_error(doing(), source))?;
+        let program = self.programs.get(&host).unwrap_or(&self.config.program);
         let mut command = match &self.config.wires {
-            Some(wires) => wires.command(host, &self.config.program),
-            None => Command::new(&self.config.program),
+            Some(wires) => wires.command(host, program),
+            None => Command::new(program),
         };
         let record = self.config.record.iter().map(|file| (RECORD_VARIABLE, file));
         let agent = command
@@ -145,6 +149,11 @@ impl Agents {
             .map_err(|source| io_error(doing(), source))?;
         self.running.insert(host, agent);
         Ok(())
+    }
+
+    /// From the next start of its agent on, a host runs another program.
+    pub fn set_program(&mut self, host: u64, program: PathBuf) {
+        self.programs.insert(host, program);
     }
 
     /// Kills a host's agent; its VM goes on.

@@ -5,6 +5,7 @@
 
 mod guest;
 mod planned;
+mod relief;
 mod requests;
 mod respawn;
 mod vm;
@@ -18,6 +19,7 @@ use super::rim::Rim;
 use super::state::StateDir;
 use super::telemetry;
 use crate::arbiter::OwnedTerm;
+use crate::stamp;
 use crate::vm::config::VmFile;
 use crate::vm::control::Line;
 use crate::vm::process::host_traits;
@@ -50,12 +52,21 @@ pub(super) enum Input {
     Heard(String, u64, Line),
     /// Another host's agent has described its host, or does not answer.
     Described(u64, Result<Box<Description>, String>),
-    /// The secondary of a VM that was begun in this attempt listens there; or why there is none.
-    Seeded((String, u64), Result<SocketAddr, String>),
+    /// The secondary of a VM that was begun for this listens there; or why there is none.
+    Seeded((String, Seeding), Result<SocketAddr, String>),
     /// Time has passed.
     Tick,
     /// The agent is to end. VMs go on.
     Stop,
+}
+
+/// What a secondary is made for, by number.
+#[derive(Clone, Copy)]
+pub(super) enum Seeding {
+    /// An attempt to have a second copy again.
+    Respawn(u64),
+    /// To relieve the secondary that there is.
+    Relief(u64),
 }
 
 /// A VM that is to be protected.
@@ -95,6 +106,8 @@ pub(super) struct Agent {
     asked: BTreeMap<String, Demand>,
     /// Lives of VM processes, counted to tell late words of an earlier one.
     lives: u64,
+    /// How many secondaries were begun to relieve others.
+    reliefs: u64,
     clean_at: Instant,
     health: telemetry::Health,
 }
@@ -129,10 +142,11 @@ impl Agent {
             vms,
             asked: BTreeMap::new(),
             lives,
+            reliefs: 0,
             clean_at: now,
             health,
         };
-        agent.events.add(None, Kind::AgentStarted, format!("build {}", env!("CARGO_PKG_VERSION")));
+        agent.events.add(None, Kind::AgentStarted, format!("build {}", stamp::build()));
         agent.find_vms()?;
         Ok(agent)
     }
@@ -158,7 +172,12 @@ impl Agent {
             }
             Input::Heard(vm, life, line) => self.handle_line(&vm, life, line),
             Input::Described(peer, outcome) => self.handle_description(peer, outcome),
-            Input::Seeded((vm, attempt), outcome) => self.handle_seeded((&vm, attempt), outcome),
+            Input::Seeded((vm, Seeding::Respawn(attempt)), outcome) => {
+                self.handle_seeded((&vm, attempt), outcome);
+            }
+            Input::Seeded((vm, Seeding::Relief(number)), outcome) => {
+                self.handle_relief_seeded(&vm, number, outcome);
+            }
             Input::Tick => self.handle_tick(),
             Input::Stop => {}
         }
@@ -217,12 +236,13 @@ impl Agent {
     /// What this host has, and what runs on it.
     fn description(&self) -> Description {
         let file = &self.file;
-        let HostTraits { protocol, build, cpu, tick } = host_traits();
+        let HostTraits { protocol, machine, cpu, tick } = host_traits();
         Description {
             id: file.id,
             name: file.name.clone(),
             domain: file.domain().to_owned(),
-            version: build,
+            version: stamp::build().into(),
+            machine,
             protocol,
             cpu,
             tick,

@@ -64,8 +64,12 @@ pub enum Kind {
     Killed,
     /// This host takes no further copies, or takes them again.
     Draining,
-    /// A secondary is ended here or elsewhere, to be made anew on another host.
-    Relocating,
+    /// A secondary moves to another host: another is made there, to relieve it.
+    Moving,
+    /// A secondary has moved.
+    Moved,
+    /// A secondary could not be moved: it stays.
+    MoveFailed,
 }
 
 /// Something that happened.

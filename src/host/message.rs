@@ -70,17 +70,13 @@ pub enum Request {
         /// Whether it takes none.
         draining: bool,
     },
-    /// Have the secondary of a VM that is live here made anew on another host than the one where it is.
-    Relocate {
+    /// Have the secondary of a VM that is live here move: a second one is made, and relieves the first. Done as soon as it has begun: what
+    /// becomes of it is in [`VmStatus::moving`].
+    Relieve {
         /// The VM.
         vm: String,
-        /// The number of the host that it is to leave.
-        from: u64,
-    },
-    /// A step of that: end the secondary here, although it is in step. Only the host where the VM is live may ask.
-    Release {
-        /// The VM.
-        vm: String,
+        /// The number of the host that it is to move to; `None`: the one that fits best.
+        to: Option<u64>,
     },
     /// Kill the live copy of a VM, which is here and protected: a test.
     Kill {
@@ -197,7 +193,10 @@ pub struct Description {
     pub domain: String,
     /// The build of its agent.
     pub version: String,
-    /// The version of the pair protocol: of this and what follows, copies of a VM need the same (R10).
+    /// Which machine that build makes: of this and what follows, copies of a VM need the same (R10).
+    #[serde(default)]
+    pub machine: String,
+    /// The version of the pair protocol.
     pub protocol: u32,
     /// The CPU model that its VMs see.
     pub cpu: String,
@@ -292,6 +291,18 @@ pub struct VmStatus {
     pub retired: bool,
     /// What is being done to make it redundant.
     pub respawn: Option<String>,
+    /// Where its secondary moves, or what became of the last try; `None`: it has never moved, or has arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
+}
+
+/// A secondary that moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// The number of the host that it moves to.
+    pub to: u64,
+    /// Why that came to nothing, if it did.
+    pub failed: Option<String>,
 }
 
 impl VmStatus {

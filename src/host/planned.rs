@@ -4,7 +4,7 @@
 
 use super::client::{Client, ClientError};
 use super::events::{Event, Kind};
-use super::message::{Answer, Description, HostStatus, Request, VmStatus, Why};
+use super::message::{Answer, Description, HostStatus, Moving, Request, VmStatus, Why};
 use crate::vm::control::Role;
 use serde::Serialize;
 use std::io;
@@ -117,6 +117,17 @@ pub fn why(client: &mut Client, host: &str, vm: &str) -> Result<Why, ClientError
     }
 }
 
+/// Has the live copy of a VM, which is on `host`, change roles with its secondary: the number of the host where it is live then.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn switch_over(client: &mut Client, host: &str, vm: &str) -> Result<u64, ClientError> {
+    match client.ask(Some(host), Request::Switchover { vm: vm.to_owned() })? {
+        Answer::Live { host } => Ok(host),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// An answer that is none to what was asked.
 pub fn unexpected(answer: &Answer) -> ClientError {
     ClientError::Answer(io::Error::other(format!("{answer:?}")))
@@ -212,8 +223,7 @@ pub fn drain(
     say: impl FnMut(&str),
 ) -> Result<Drained, ClientError> {
     client.ask(Some(host), Request::Drain { draining: true })?;
-    let id = describe(client, host)?.id;
-    let mut drain = Drain { client, host, id, patience, say, moved: Vec::new(), left: Vec::new() };
+    let mut drain = Drain { client, host, patience, say, moved: Vec::new(), left: Vec::new() };
     while let Some(vm) = drain.next()? {
         drain.move_away(vm)?;
     }
@@ -223,7 +233,6 @@ pub fn drain(
 struct Drain<'a, S> {
     client: &'a mut Client,
     host: &'a str,
-    id: u64,
     patience: Duration,
     say: S,
     moved: Vec<String>,
@@ -275,8 +284,7 @@ impl<S: FnMut(&str)> Drain<'_, S> {
         match here.copy.role {
             Role::Live if here.copy.protected => {
                 (self.say)(&format!("{vm}: its copies change roles"));
-                let request = Request::Switchover { vm: vm.to_owned() };
-                let asked = self.client.ask(Some(self.host), request);
+                let asked = switch_over(self.client, self.host, vm);
                 refused(asked, "has changed roles")
             }
             Role::Live => {
@@ -289,18 +297,26 @@ impl<S: FnMut(&str)> Drain<'_, S> {
                     false => Step::Wait("is to be protected first".into()),
                 })
             }
-            Role::Following => self.make_anew(vm),
+            Role::Following => self.relieve(vm),
             _ => Ok(Step::Wait("its copy is about to be something else".into())),
         }
     }
 
     /// The copy on the host is a secondary.
-    fn make_anew(&mut self, vm: &str) -> Result<Step, ClientError> {
+    fn relieve(&mut self, vm: &str) -> Result<Step, ClientError> {
         let Some((live, copy)) = live(self.client, vm)? else {
             return Ok(Step::Wait("is live on no host that answers".into()));
         };
         if !copy.copy.protected {
             return Ok(Step::Wait("is to be protected first".into()));
+        }
+        match copy.moving {
+            Some(Moving { to, failed: None }) => {
+                return Ok(Step::Wait(format!("live on {live}, its secondary moves to host {to}")));
+            }
+            // It stays where it is, and is moved to another host, if there is one.
+            Some(Moving { failed: Some(why), .. }) => (self.say)(&format!("{vm}: {why}")),
+            None => {}
         }
         let why = match unless_refused(why(self.client, &live, vm))? {
             Ok(why) => why,
@@ -309,9 +325,8 @@ impl<S: FnMut(&str)> Drain<'_, S> {
         if why.now.chosen.is_none() {
             return Ok(Step::Stuck(format!("no other host can take its secondary:\n{}", why.now)));
         }
-        (self.say)(&format!("{vm}: live on {live}, its secondary is made anew"));
-        let asked = self.client.ask(Some(&live), Request::Relocate { vm: vm.to_owned(), from: self.id });
-        refused(asked, "its secondary has ended")
+        let asked = self.client.ask(Some(&live), Request::Relieve { vm: vm.to_owned(), to: None });
+        refused(asked, "another secondary is made, to relieve the one here")
     }
 
     /// Nothing of the VM runs on the host: the next is not touched before this one is protected.
@@ -333,7 +348,7 @@ impl<S: FnMut(&str)> Drain<'_, S> {
 }
 
 /// What it means that a step was taken or refused.
-fn refused(asked: Result<Answer, ClientError>, done: &str) -> Result<Step, ClientError> {
+fn refused<T>(asked: Result<T, ClientError>, done: &str) -> Result<Step, ClientError> {
     Ok(match unless_refused(asked)? {
         Ok(_) => Step::Wait(done.into()),
         Err(reason) => Step::Refused(reason),

@@ -2,7 +2,7 @@
 //!
 //! It turns what comes in into [`Input`]s, and carries out what the agent wants of others. It decides nothing.
 
-use super::agent::{Input, Protect, Reply, TICK};
+use super::agent::{Input, Protect, Reply, Seeding, TICK};
 use super::config::HostFile;
 use super::message::{Answer, Ask, Request, Retire};
 use crate::arbiter::OwnedTerm;
@@ -74,7 +74,7 @@ impl Rim {
     }
 
     /// Has a secondary of a VM made on another host.
-    pub(super) fn seed(&self, (vm, attempt): (&str, u64), host: u64, request: Request) {
+    pub(super) fn seed(&self, (vm, what_for): (&str, Seeding), host: u64, request: Request) {
         let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
         self.runtime.spawn(async move {
             let outcome = match shared.ask(host, &request, SEED_WITHIN).await {
@@ -82,7 +82,7 @@ impl Rim {
                 Ok(other) => Err(unexpected(other)),
                 Err(reason) => Err(reason),
             };
-            shared.tell(Input::Seeded((vm, attempt), outcome)).await;
+            shared.tell(Input::Seeded((vm, what_for), outcome)).await;
         });
     }
 
@@ -104,16 +104,6 @@ impl Rim {
             if let Answer::Refused { reason } = shared.answer(None, request).await {
                 tracing::warn!(vm, reason, "a VM is not handed over");
             }
-        });
-    }
-
-    /// Has a secondary on another host ended that is in step.
-    pub(super) fn release(&self, vm: &str, host: u64, reply: Reply) {
-        let (vm, shared) = (vm.to_owned(), Arc::clone(&self.shared));
-        self.runtime.spawn(async move {
-            let answer = shared.ask(host, &Request::Release { vm }, RETIRE_WITHIN).await;
-            // Whoever asked may not wait any more.
-            let _ = reply.send(answer.unwrap_or_else(Answer::refused));
         });
     }
 
@@ -235,7 +225,7 @@ impl Shared {
                 }
             }
             Request::Stop { vm } => self.stop_everywhere(&vm).await,
-            Request::Switchover { ref vm } | Request::Relocate { ref vm, .. } => {
+            Request::Switchover { ref vm } | Request::Relieve { ref vm, .. } => {
                 match self.last_term(vm).await {
                     // Until the arbiter has answered the machine stands still, between two live copies and when it has lost one.
                     Err(reason) => {

@@ -20,11 +20,12 @@ pub use message::{Command, Line, Role, Snapshot};
 use super::log::LogFile;
 use super::report::{Report, Reporter};
 use crate::driver;
+use crate::stamp;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use ft_core::primary::HandoverRefused;
 use ft_core::units::HostId;
 use ft_net::{HostName, Peer, Peers};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
@@ -88,7 +89,8 @@ impl Control {
         let hub = Hub {
             inbox: inbox.clone(),
             snapshot: Snapshot {
-                version: env!("CARGO_PKG_VERSION").into(),
+                version: stamp::build().into(),
+                machine: stamp::machine(),
                 pid: std::process::id(),
                 ..Snapshot::default()
             },
@@ -267,17 +269,13 @@ impl Hub {
             Command::Stop => self.running = None,
             Command::HandOver => {
                 let (_, driver) = running()?;
-                let (inbox, cmd) = (self.inbox.clone(), command.name().to_owned());
-                let answer = move |outcome: Result<(), HandoverRefused>| {
-                    let line = match outcome {
-                        Ok(()) => Line::Done { cmd },
-                        Err(refused) => Line::Refused { cmd: Some(cmd), reason: refused.to_string() },
-                    };
-                    // Dropped only when reports pile up: who waits for the answer gives up after a while.
-                    let _ = inbox.try_send(Input::Answered(controller, line));
-                };
-                let told = driver.try_send(driver::Command::HandOver(Box::new(answer)));
-                return told.map(|()| None).map_err(|_| "this copy takes no commands at the moment".into());
+                let answer = self.answer_later(controller, command.name());
+                return tell(driver, driver::Command::HandOver(Box::new(answer)));
+            }
+            Command::Relieve { id } => {
+                let (_, driver) = running()?;
+                let answer = self.answer_later(controller, command.name());
+                return tell(driver, driver::Command::Relieve(HostId(*id), Box::new(answer)));
             }
             Command::AddPeer { id, name, address } => {
                 let (peers, _) = running()?;
@@ -289,6 +287,23 @@ impl Hub {
             }
         }
         Ok(Some(Line::Done { cmd: command.name().into() }))
+    }
+
+    /// What the driver gives its answer to.
+    fn answer_later<E: Display>(
+        &self,
+        controller: u64,
+        cmd: &str,
+    ) -> impl FnOnce(Result<(), E>) + Send + use<E> {
+        let (inbox, cmd) = (self.inbox.clone(), cmd.to_owned());
+        move |outcome| {
+            let line = match outcome {
+                Ok(()) => Line::Done { cmd },
+                Err(refused) => Line::Refused { cmd: Some(cmd), reason: refused.to_string() },
+            };
+            // Dropped only when reports pile up: who waits for the answer gives up after a while.
+            let _ = inbox.try_send(Input::Answered(controller, line));
+        }
     }
 
     fn answer(&mut self, id: u64, line: &Line) {
@@ -310,6 +325,12 @@ impl Hub {
             let _ = controller.stream.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// Tells the driver what to do: it answers later.
+fn tell(driver: &Sender<driver::Command>, command: driver::Command) -> Result<Option<Line>, String> {
+    let told = driver.try_send(command);
+    told.map(|()| None).map_err(|_| "this copy takes no commands at the moment".into())
 }
 
 fn text(line: &Line) -> Option<Arc<str>> {

@@ -10,6 +10,7 @@ use super::transfers::{Transfers, Watched};
 use crate::arbiter::{ArbiterError, TermStore};
 use crate::driver::{Driver, now};
 use crate::recording::{RecordingError, RecordingWriter};
+use crate::stamp;
 use crossbeam::channel::{Receiver, bounded};
 use ft_core::arbiter::MemoryArbiter;
 use ft_core::config::Config;
@@ -172,16 +173,16 @@ pub fn vm_config(file: &VmFile) -> Result<VmConfig, RunError> {
 
 /// What both sides must have in common to be a pair (R10).
 pub fn profile(file: &VmFile, vm: &VmConfig) -> Profile {
-    let HostTraits { protocol, build, cpu, tick } = host_traits();
-    let (vm, config) = (file.name.clone(), vm.digest());
-    Profile { protocol, build, vm, config, cpu, tick, ..Profile::default() }
+    let HostTraits { protocol, machine, cpu, tick } = host_traits();
+    let (build, vm, config) = (stamp::build().into(), file.name.clone(), vm.digest());
+    Profile { protocol, build, machine, vm, config, cpu, tick, ..Profile::default() }
 }
 
 /// What of that comes from this build and this host.
 pub fn host_traits() -> HostTraits {
     HostTraits {
         protocol: PROTOCOL_VERSION,
-        build: env!("CARGO_PKG_VERSION").into(),
+        machine: stamp::machine(),
         cpu: SoftVcpu::model(),
         tick: "soft".into(),
     }

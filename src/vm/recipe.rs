@@ -70,7 +70,7 @@ impl Recipe {
         let config = process::vm_config(&self.0).map_err(Box::new)?;
         let here = process::profile(&self.0, &config);
         let fields = [
-            ("build", recorded.build.clone(), here.build),
+            ("machine version", recorded.machine.clone(), here.machine),
             ("CPU model", recorded.cpu.clone(), here.cpu),
             ("tick", recorded.tick.clone(), here.tick),
             ("configuration", format!("{:016x}", recorded.config), format!("{:016x}", here.config)),

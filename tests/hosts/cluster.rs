@@ -8,7 +8,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::ops::Range;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) const VM: &str = "store";
@@ -60,6 +61,32 @@ impl Cluster {
         self.agents.start_agent(host).unwrap();
     }
 
+    /// Replaces a host's program, and starts its agent again.
+    pub(crate) fn upgrade(&mut self, host: u64, program: &Path) {
+        self.agents.kill_agent(host).unwrap();
+        self.agents.set_program(host, program.to_owned());
+        self.agents.start_agent(host).unwrap();
+        self.wait_until("agents that see the upgraded one", |cluster| {
+            cluster.agents.hosts().all(|other| cluster.sees(other, host) || other == host)
+        });
+    }
+
+    /// The builds of the copies that run, by host.
+    pub(crate) fn builds(&self) -> BTreeMap<u64, String> {
+        let build = |host| {
+            let description = self.agents.describe(host)?;
+            let vm = description.vms.iter().find(|vm| vm.running)?;
+            Some((host, vm.copy.version.clone()))
+        };
+        self.agents.hosts().filter_map(build).collect()
+    }
+
+    /// A copy of the program with another stamp.
+    pub(crate) fn stamped(&self, name: &str, flags: &[&str]) -> PathBuf {
+        self.ft(1, &[&["stamp"], flags, &[name]].concat());
+        self.dir.path().join(name)
+    }
+
     pub(crate) fn kill_agent(&mut self, host: u64) {
         self.agents.kill_agent(host).unwrap();
     }
@@ -79,10 +106,20 @@ impl Cluster {
         self.agents.vms()
     }
 
-    fn run(&self, host: u64, args: &[&str]) -> Output {
+    fn command(&self, host: u64, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ft"));
-        let state = self.agents.state(host);
-        command.args(args).env("FT_STATE", state).current_dir(self.dir.path()).output().unwrap()
+        command.args(args).env("FT_STATE", self.agents.state(host)).current_dir(self.dir.path());
+        command
+    }
+
+    fn run(&self, host: u64, args: &[&str]) -> Output {
+        self.command(host, args).output().unwrap()
+    }
+
+    /// Begins to run `ft` on a host.
+    pub(crate) fn begin(&self, host: u64, args: &[&str]) -> Ongoing {
+        let mut command = self.command(host, args);
+        Ongoing(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Runs `ft` on a host; what it said.
@@ -158,6 +195,17 @@ impl Cluster {
             let value: u64 = redis::cmd("GET").arg(format!("key:{key}")).query(&mut connection).unwrap();
             assert_eq!(value, key * 7);
         }
+    }
+}
+
+/// A command under way.
+pub(crate) struct Ongoing(Child);
+
+impl Ongoing {
+    /// Waits for its end: whether it worked, and what it said on standard error.
+    pub(crate) fn join(self) -> (bool, String) {
+        let output = self.0.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
     }
 }
 

@@ -15,6 +15,7 @@
 //! [`Action::Abandon`], unless the VM is protected by it or has become live there.
 
 use super::{Decision, Demand};
+use crate::planted::{Bug, planted};
 use crate::units::{HostId, Instant, Span};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -316,7 +317,9 @@ impl Respawner {
     }
 
     fn fail(&mut self, now: Instant, demand: Demand, attempt: Attempt, reason: String) {
-        self.abandon(attempt);
+        if !planted(Bug::Respawn) {
+            self.abandon(attempt);
+        }
         self.wait(now, demand, Why::Failed(attempt.host, reason));
     }
 

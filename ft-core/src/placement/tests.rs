@@ -169,7 +169,7 @@ fn any_domain() -> impl Strategy<Value = Option<String>> {
 
 fn any_traits() -> impl Strategy<Value = HostTraits> {
     proptest::bool::weighted(0.1).prop_map(|odd| HostTraits {
-        build: if odd { "odd".into() } else { "even".into() },
+        machine: if odd { "odd".into() } else { "even".into() },
         ..HostTraits::default()
     })
 }

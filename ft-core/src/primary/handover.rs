@@ -4,7 +4,7 @@
 //! Invariant: from the moment a primary has yielded it emits nothing, and is eligible in its heir's first term, because the heir holds its
 //! effects for it from the first.
 
-use super::{Phase, Primary};
+use super::{Phase, Primary, Relief};
 use crate::digest::digest64;
 use crate::replica::{Notice, Outbox};
 use crate::secondary::Secondary;
@@ -21,6 +21,9 @@ pub enum HandoverRefused {
     /// The pair does not know yet who owns the next term.
     #[error("the arbiter has not answered an earlier claim; try again when it can be reached")]
     ClaimPending,
+    /// The secondary is being relieved.
+    #[error("another secondary is being made: try again when it has relieved this one")]
+    Relieving,
     /// This copy is not the live one.
     #[error("this copy is not live: ask the one that is")]
     NotLive,
@@ -33,9 +36,14 @@ impl Primary {
         if !self.is_protected() {
             return Err(HandoverRefused::NotProtected);
         }
+        if self.relief.peer().is_some() {
+            return Err(HandoverRefused::Relieving);
+        }
         if self.claims.is_pending() {
             return Err(HandoverRefused::ClaimPending);
         }
+        // Whoever was expected may come later, to the heir.
+        self.relief = Relief::None;
         self.yielding_until.get_or_insert(now + self.identity.config.handover_patience);
         Ok(())
     }
@@ -47,7 +55,7 @@ impl Primary {
 
     /// Whether the secondary has applied the whole log and found the digest at its end equal, and every effect has left.
     pub(crate) fn is_settled(&self) -> bool {
-        let Phase::Paired(peer) = &self.phase else { return false };
+        let (Phase::Paired(peer), None) = (&self.phase, self.relief.peer()) else { return false };
         self.is_yielding()
             && self.gate.is_empty()
             && peer.verified == self.log.last()

@@ -12,12 +12,13 @@ use crate::message::{PROTOCOL_VERSION, Profile};
 use crate::units::{Seq, Tick};
 use crate::varint::{self, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::ops::RangeInclusive;
 
 /// Version of the segment's header.
-pub const SEGMENT_VERSION: u32 = 1;
+pub const SEGMENT_VERSION: u32 = 2;
 
 /// Largest header of a segment, in bytes.
-pub const MAX_SEGMENT_HEADER_BYTES: usize = FIELDS_AT + 4 * (2 + MAX_TEXT_BYTES) + CHECK_BYTES;
+pub const MAX_SEGMENT_HEADER_BYTES: usize = FIELDS_AT + 5 * (2 + MAX_TEXT_BYTES) + CHECK_BYTES;
 
 const MAGIC: [u8; 8] = *b"\x89FTREC\r\n";
 
@@ -52,7 +53,7 @@ impl SegmentHeader {
     /// [`Misuse::Config`] for a profile of another protocol version, and for names that no reader would take back.
     pub fn encode(&self) -> Result<Bytes, Misuse> {
         // How the pair watched each other does not matter to a recording.
-        let Profile { protocol, build, vm, config, cpu, tick, .. } = &self.profile;
+        let Profile { protocol, build, machine, vm, config, cpu, tick, .. } = &self.profile;
         if *protocol != PROTOCOL_VERSION {
             let hint = "frames are written in message::PROTOCOL_VERSION and no other";
             return Err(Misuse::Config { field: "protocol", value: u64::from(*protocol), hint });
@@ -66,7 +67,14 @@ impl SegmentHeader {
         buf.put_u64_le(self.start.seq.0);
         buf.put_u64_le(self.start.chain.0);
         buf.put_u64_le(self.start_tick.0);
-        for (field, name) in [("VM name", vm), ("build", build), ("CPU model", cpu), ("tick kind", tick)] {
+        let names = [
+            ("VM name", vm),
+            ("build", build),
+            ("machine version", machine),
+            ("CPU model", cpu),
+            ("tick kind", tick),
+        ];
+        for (field, name) in names {
             put_name(&mut buf, field, name)?;
         }
         let length = (buf.len() + CHECK_BYTES) as u32;
@@ -90,7 +98,7 @@ impl SegmentHeader {
         if check != prefix_check(prefix) {
             return Err(SegmentError::Corrupt);
         }
-        check_version("segment", MAGIC.len(), version, SEGMENT_VERSION)?;
+        check_version("segment", MAGIC.len(), version, SEGMENT_VERSION..=SEGMENT_VERSION)?;
         if !(FIELDS_AT + CHECK_BYTES..=MAX_SEGMENT_HEADER_BYTES).contains(&length) {
             return Err(SegmentError::Corrupt);
         }
@@ -111,14 +119,14 @@ impl SegmentHeader {
         let mut fields = Reader::new(bytes.slice(..length - CHECK_BYTES));
         fields.take(PREFIX_BYTES)?;
         let protocol = fields.u32()?;
-        check_version("protocol", PREFIX_BYTES, protocol, PROTOCOL_VERSION)?;
+        check_version("protocol", PREFIX_BYTES, protocol, 1..=PROTOCOL_VERSION)?;
         let config = fields.u64()?;
         let start = LogEnd { seq: Seq(fields.u64()?), chain: Chain(fields.u64()?) };
         let start_tick = Tick(fields.u64()?);
-        let (vm, build) = (name(&mut fields)?, name(&mut fields)?);
+        let (vm, build, machine) = (name(&mut fields)?, name(&mut fields)?, name(&mut fields)?);
         let (cpu, tick) = (name(&mut fields)?, name(&mut fields)?);
         fields.finish()?;
-        let profile = Profile { protocol, build, vm, config, cpu, tick, ..Profile::default() };
+        let profile = Profile { protocol, build, machine, vm, config, cpu, tick, ..Profile::default() };
         Ok(Self { profile, start, start_tick })
     }
 }
@@ -131,10 +139,16 @@ pub(super) fn check_magic(bytes: &[u8]) -> Result<(), SegmentError> {
     }
 }
 
-fn check_version(what: &'static str, offset: usize, found: u32, known: u32) -> Result<(), SegmentError> {
+fn check_version(
+    what: &'static str,
+    offset: usize,
+    found: u32,
+    known: RangeInclusive<u32>,
+) -> Result<(), SegmentError> {
     match found {
         0 => Err(DecodeError::Malformed { offset, what: "version 0" }.into()),
-        _ if found > known => Err(SegmentError::Newer { what, found, known }),
+        _ if found > *known.end() => Err(SegmentError::Newer { what, found, known: *known.end() }),
+        _ if found < *known.start() => Err(SegmentError::Older { what, found, known: *known.start() }),
         _ => Ok(()),
     }
 }
@@ -176,12 +190,13 @@ pub(super) mod tests {
     }
 
     pub(in crate::segment) fn header() -> impl Strategy<Value = SegmentHeader> {
-        let names = (any_name(), any_name(), any_name(), any_name());
+        let names = (any_name(), any_name(), any_name(), any_name(), any_name());
         (any::<u64>(), names, 0u64..1 << 60, any::<u64>(), 0u64..1 << 40).prop_map(
-            |(config, (vm, build, cpu, tick), seq, chain, start_tick)| SegmentHeader {
+            |(config, (vm, build, machine, cpu, tick), seq, chain, start_tick)| SegmentHeader {
                 profile: Profile {
                     protocol: PROTOCOL_VERSION,
                     build,
+                    machine,
                     vm,
                     config,
                     cpu,
@@ -230,17 +245,29 @@ pub(super) mod tests {
     fn the_longest_header_is_within_the_limit() {
         let long = || "x".repeat(MAX_TEXT_BYTES);
         let mut header = plain();
-        header.profile = Profile { build: long(), vm: long(), cpu: long(), tick: long(), ..header.profile };
+        header.profile = Profile {
+            build: long(),
+            machine: long(),
+            vm: long(),
+            cpu: long(),
+            tick: long(),
+            ..header.profile
+        };
         let bytes = header.encode().unwrap();
         assert_eq!(bytes.len(), MAX_SEGMENT_HEADER_BYTES);
         assert_eq!(SegmentHeader::decode(bytes), Ok(header));
     }
 
     #[test]
-    fn a_newer_version_is_refused_with_both_versions() {
+    fn a_newer_and_an_older_version_are_refused_with_both_versions() {
         let text = |bytes| SegmentHeader::decode(bytes).unwrap_err().to_string();
         let segment = forged(|bytes| bytes[8] = 7);
-        assert_eq!(text(segment), "segment version 7 is newer than 1, the newest that this build reads");
+        assert_eq!(text(segment), "segment version 7 is newer than 2, the newest that this build reads");
+        let old = forged(|bytes| bytes[8] = 1);
+        assert_eq!(
+            text(old),
+            "segment version 1 is older than 2, the oldest that this build reads: use the build that wrote it"
+        );
         let protocol = forged(|bytes| bytes[20] = 9);
         assert_eq!(
             text(protocol),

@@ -27,6 +27,8 @@ pub enum Rule {
     Pace,
     /// Nothing moved after everything had healed.
     Progress,
+    /// A copy was asked for on the live one's host, or beside another one that is being made.
+    Respawn,
     /// A copy halted for a reason that no fault in this world explains.
     Halt,
 }
@@ -83,12 +85,12 @@ impl Checker {
         *covered = effects.max(*covered);
     }
 
-    /// `node` lets out an effect in `term`. `depends` is the session that it waits for, if any.
+    /// `node` lets out an effect in `term`. `depends` are the sessions of those who may claim the next.
     pub(super) fn release(
         &mut self,
         node: NodeId,
         term: Term,
-        depends: Option<Session>,
+        depends: &[Session],
         numbered: &Numbered,
     ) -> Checked {
         if numbered.effect.kind.is_query() {
@@ -102,13 +104,13 @@ impl Checker {
                 format!("{node} emitted {seq} in {term}, but {other} is live in {later}"),
             );
         }
-        if let Some(session) = depends {
-            let covered = self.covered.get(&session).copied().unwrap_or_default();
+        for session in depends {
+            let covered = self.covered.get(session).copied().unwrap_or_default();
             if covered < numbered.seq {
                 let seq = numbered.seq;
                 return fail(
                     Rule::OutputRule,
-                    format!("{node} emitted {seq}, its secondary holds up to {covered}"),
+                    format!("{node} emitted {seq}, a secondary that may claim holds up to {covered}"),
                 );
             }
         }

@@ -31,13 +31,15 @@ pub(super) enum Fault {
     Quit(HostId),
     /// An operator has the live copy hand the machine over, if it can. No fault, but planned operations meet faults too.
     HandOver,
+    /// An operator has a copy on this host relieve the secondary, if it can.
+    Relieve(HostId),
 }
 
 /// Draws a fault and how long it lasts.
 pub(super) fn draw(rng: &mut Rng, hosts: u64) -> (Fault, Span) {
     let host = HostId(rng.range(0..hosts));
     let other = HostId((host.0 + rng.range(1..hosts)) % hosts);
-    let fault = match rng.range(0..30) {
+    let fault = match rng.range(0..34) {
         0..=4 => Fault::Cut { from: host, to: other, both: rng.chance(600) },
         5..=7 => Fault::Weather(Weather {
             drop: rng.pick(&[0, 20, 200]),
@@ -55,7 +57,8 @@ pub(super) fn draw(rng: &mut Rng, hosts: u64) -> (Fault, Span) {
         20..=21 => Fault::Slow(host),
         22..=23 => Fault::Mute(rng.pick(&[Lane::Control, Lane::Log, Lane::Datagram, Lane::State])),
         24..=25 => Fault::Quit(host),
-        _ => Fault::HandOver,
+        26..=29 => Fault::HandOver,
+        _ => Fault::Relieve(host),
     };
     let length = if rng.chance(500) { rng.range(1..20) } else { rng.range(20..120) };
     (fault, Span::from_ms(length))

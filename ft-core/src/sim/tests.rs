@@ -16,6 +16,8 @@ fn worlds_pass() {
                 total.losers += stats.losers;
                 total.renounced += stats.renounced;
                 total.yielded += stats.yielded;
+                total.respawns += stats.respawns;
+                total.relieved += stats.relieved;
             }
             Verdict::Extinct(_) => {}
             Verdict::Failed(_, at, failure) => panic!("seed {seed} at {at}: {failure}"),
@@ -23,7 +25,8 @@ fn worlds_pass() {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(passed > 200, "{passed} of 300 worlds kept their machine");
-    assert!(total.yielded > 50, "{total:?}");
+    assert!(total.respawns > 150, "{total:?}");
+    assert!(total.yielded > 50 && total.relieved > 20, "{total:?}");
     assert!(total.takeovers > 30 && total.solos > 60 && total.repeats > 30 && total.losers > 10, "{total:?}");
 }
 
@@ -65,5 +68,7 @@ planted_bugs_are_found! {
     r5_a_loser_that_goes_on_is_found R5;
     r7_forgotten_effects_are_found R7;
     r8_a_joining_secondary_that_is_not_waited_for_is_found R8;
+    an_attempt_that_is_not_given_up_is_found Respawn;
     r4_an_heir_that_does_not_wait_for_who_yielded_is_found Heir;
+    r8_a_second_secondary_that_is_not_waited_for_is_found Relief;
 }

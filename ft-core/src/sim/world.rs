@@ -1,5 +1,9 @@
 //! One world: draws its faults from the seed, carries out what nodes want, and lets the checkers see it.
 
+mod agents;
+
+use agents::{Agent, Ask};
+
 use super::check::{Checker, Failure, Rule};
 use super::faults::{self, Fault};
 use super::guest::{Guest, Speech};
@@ -66,6 +70,12 @@ pub(super) enum Happening {
         host: HostId,
         about: NodeId,
     },
+    /// One agent asks another.
+    Ask {
+        from: HostId,
+        to: HostId,
+        ask: Ask,
+    },
     Begin,
     End(Fault),
     Heal,
@@ -90,6 +100,10 @@ pub struct Stats {
     pub solos: u64,
     /// Times that a live copy handed the machine over.
     pub yielded: u64,
+    /// Copies that agents asked for.
+    pub respawns: u64,
+    /// Secondaries that another one relieved.
+    pub relieved: u64,
     /// Terms that were won and not used.
     pub renounced: u64,
     /// Copies that halted because another was live.
@@ -126,6 +140,8 @@ pub struct World {
     order: u64,
     queue: BinaryHeap<Reverse<Entry>>,
     hosts: Vec<Host>,
+    /// None, or one for each host.
+    agents: Vec<Agent>,
     net: Net,
     arbiter: MemoryArbiter,
     arbiter_slow: bool,
@@ -164,6 +180,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let count = rng.range(2..5);
         let hosts = (0..count).map(|id| Host::new(HostId(id), &mut rng)).collect();
+        let agents = if rng.chance(500) { (0..count).map(|_| Agent::new()).collect() } else { Vec::new() };
         let mut world = Self {
             strict: rng.chance(200),
             rng,
@@ -171,6 +188,7 @@ impl World {
             order: 0,
             queue: BinaryHeap::new(),
             hosts,
+            agents,
             net: Net::new(),
             arbiter: MemoryArbiter::default(),
             arbiter_slow: false,
@@ -343,6 +361,10 @@ impl World {
                 Ok(())
             }
             Happening::End(fault) => self.mend(fault),
+            Happening::Ask { from, to, ask } => {
+                self.obey(from, to, ask);
+                Ok(())
+            }
             Happening::Heal => self.heal(),
             other => self.reach(other),
         }
@@ -381,7 +403,9 @@ impl World {
         if !self.host(id).is_up || self.host(id).is_paused {
             return Ok(());
         }
-        if self.host(id).is_free(now) {
+        if !self.agents.is_empty() {
+            self.tend(id)?;
+        } else if self.host(id).is_free(now) {
             let target =
                 HostId((id.0 + self.rng.range(1..self.hosts.len() as u64)) % self.hosts.len() as u64);
             self.start(id, Some(target));
@@ -485,7 +509,8 @@ impl World {
             Standing::Paired { .. } | Standing::Contested(_) => primary.session(),
             Standing::Creating | Standing::Solo | Standing::Seeding(_) => None,
         };
-        self.checker.release(node_id, primary.term(), depends, &numbered)?;
+        let depends: Vec<Session> = depends.into_iter().chain(self.claimants(primary.term())).collect();
+        self.checker.release(node_id, primary.term(), &depends, &numbered)?;
         let effect = numbered.effect;
         match (effect.kind, effect.op) {
             (EffectKind::Net, _) => self.client.handle_reply(Speech::decode(&effect.payload).request),
@@ -500,6 +525,19 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The sessions of the secondaries that may claim the term after `term`, whatever their primary believes.
+    fn claimants(&self, term: Term) -> impl Iterator<Item = Session> {
+        self.nodes().filter_map(move |(_, node)| match node.role() {
+            Role::Secondary(secondary)
+                if secondary.progress() == Progress::Following { eligible: true }
+                    && secondary.term() >= term =>
+            {
+                Some(secondary.session())
+            }
+            _ => None,
+        })
     }
 
     fn hear(&mut self, id: HostId, notice: Notice) -> Result<(), Failure> {
@@ -529,6 +567,10 @@ impl World {
             }
             Notice::Halted(HaltReason::Lost { .. } | HaltReason::Superseded { .. }) => {
                 self.stats.losers += 1;
+                Ok(())
+            }
+            Notice::Halted(HaltReason::Relieved) => {
+                self.stats.relieved += 1;
                 Ok(())
             }
             Notice::Halted(HaltReason::Refused(_) | HaltReason::Orphaned | HaltReason::Requested) => Ok(()),
@@ -601,6 +643,7 @@ impl World {
             Fault::Mute(lane) => self.net.muted = Some(lane),
             Fault::Quit(id) => self.quit(id),
             Fault::HandOver => return self.hand_over(),
+            Fault::Relieve(host) => return self.relieve(host),
         }
         Ok(())
     }
@@ -615,6 +658,18 @@ impl World {
         Ok(())
     }
 
+    fn relieve(&mut self, with: HostId) -> Result<(), Failure> {
+        for id in (0..self.hosts.len() as u64).map(HostId) {
+            let mut is_expected = false;
+            self.with_node(id, |_, node| is_expected = node.relieve(with).is_ok())?;
+            // Where there are agents, nobody comes without being asked.
+            if is_expected && !self.agents.is_empty() && self.hosts[with.0 as usize].is_free(self.now) {
+                self.start(with, Some(id));
+            }
+        }
+        Ok(())
+    }
+
     fn crash(&mut self, id: HostId, process_only: bool) {
         let host = self.host(id);
         let (life, about) = (host.life, host.node_id());
@@ -623,6 +678,9 @@ impl World {
         host.missed.clear();
         if host.node.take().is_some_and(|node| !matches!(node.role(), Role::Halted(_))) {
             self.taken.insert(life);
+        }
+        if let Some(agent) = self.agents.get_mut(id.0 as usize).filter(|_| !process_only) {
+            *agent = Agent::new();
         }
         // The kernel of a living host tells the others that a process has ended.
         let others = (0..self.hosts.len() as u64).map(HostId).filter(|other| process_only && *other != id);
@@ -667,7 +725,7 @@ impl World {
             Fault::DiskFull => self.disk_full = false,
             Fault::Slow(id) => self.host(id).is_slow = false,
             Fault::Mute(_) => self.net.muted = None,
-            Fault::Quit(_) | Fault::HandOver => {}
+            Fault::Quit(_) | Fault::HandOver | Fault::Relieve(_) => {}
         }
         Ok(())
     }

@@ -141,6 +141,7 @@ impl Pair {
         self.nodes[to].handle_event(Event::Net { device: 0, frame: Bytes::from_static(b"hello") }).unwrap()
     }
 
+    #[allow(dead_code, reason = "not every test that shares this file cuts the line")]
     pub(crate) fn cut(&mut self) {
         self.cuts.extend([(A, B), (B, A)]);
     }

@@ -1,12 +1,29 @@
-//! `ft drain`, `ft undrain`, `ft failover`: what operators plan.
+//! `ft move`, `ft drain`, `ft undrain`, `ft failover`: what operators plan.
 
 use super::{Common, print_json, show};
 use crate::cli::CliResult;
 use ft::host::message::{Request, VmStatus};
+use ft::host::moving::{self, Moved, What};
 use ft::host::planned::{self, Failover};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
+
+#[derive(clap::Args)]
+pub(crate) struct MoveArgs {
+    /// The VM: protected throughout, its live copy moves; its other copy is then where it was live
+    vm: String,
+    /// The host that it moves to
+    host: String,
+    /// Move only the second copy
+    #[arg(long)]
+    secondary: bool,
+    /// Seconds that it may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+    #[command(flatten)]
+    common: Common,
+}
 
 #[derive(clap::Args)]
 pub(crate) struct DrainArgs {
@@ -39,6 +56,21 @@ pub(crate) struct FailoverArgs {
     timeout: u64,
     #[command(flatten)]
     common: Common,
+}
+
+pub(crate) fn move_vm(args: MoveArgs) -> CliResult {
+    let MoveArgs { vm, host, secondary, timeout, common } = args;
+    let what = if secondary { What::Secondary } else { What::Live };
+    let say = |text: &str| eprintln!("ft: {vm}: {text}");
+    let patience = Duration::from_secs(timeout);
+    let moved = moving::move_vm(&mut common.connect()?, &vm, (&host, what), patience, say)?;
+    if common.json {
+        print_json(&serde_json::json!({ "vm": vm, "moved": moved }))?;
+    } else {
+        let Moved { live_on, secondary_on } = moved;
+        writeln!(io::stdout(), "{vm} is live on {live_on}; its other copy is on {secondary_on}")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn drain(args: DrainArgs) -> CliResult {

@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 use ft::host::events::{Event, Kind};
-use ft::host::message::{HostStatus, VmStatus, Why};
+use ft::host::message::{HostStatus, Moving, VmStatus, Why};
 use ft::vm::control::Role;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,22 +15,23 @@ fn table<const N: usize>(titles: [&str; N]) -> Table {
 
 /// A line for each host.
 pub(super) fn hosts(hosts: &[HostStatus]) -> Table {
-    let mut table = table(["HOST", "ID", "STATE", "DOMAIN", "VMS", "MEMORY FREE"]);
+    let mut table = table(["HOST", "ID", "STATE", "DOMAIN", "VMS", "MEMORY FREE", "BUILD"]);
     for host in hosts {
         let state = match (&host.down, &host.description) {
             (Some(_), _) => "DOWN",
             (None, Some(description)) if description.draining => "draining",
             (None, _) => "up",
         };
-        let (domain, vms, free) = match &host.description {
+        let (domain, vms, free, build) = match &host.description {
             Some(it) => (
                 it.domain.clone(),
                 format!("{} of {}", it.capacity.vms - it.free.vms.min(it.capacity.vms), it.capacity.vms),
                 format!("{} of {} MiB", it.free.memory_mib, it.capacity.memory_mib),
+                it.version.clone(),
             ),
             None => Default::default(),
         };
-        table.add_row([host.name.clone(), host.id.to_string(), state.into(), domain, vms, free]);
+        table.add_row([host.name.clone(), host.id.to_string(), state.into(), domain, vms, free, build]);
     }
     table
 }
@@ -46,7 +47,10 @@ pub(super) fn copies(hosts: &[HostStatus]) -> Table {
     }
     for (name, copies) in vms {
         let live = copies.iter().find(|(_, vm)| vm.is_live());
-        let other = copies.iter().find(|(_, vm)| !vm.is_live());
+        // While its secondary moves there are three.
+        let peer = live.and_then(|(_, vm)| vm.copy.peer);
+        let others = || copies.iter().filter(|(_, vm)| !vm.is_live());
+        let other = others().find(|(host, _)| Some(host.id) == peer).or_else(|| others().next());
         let state = match live {
             Some((_, vm)) if vm.copy.protected => "protected",
             Some(_) => "NOT PROTECTED",
@@ -58,7 +62,11 @@ pub(super) fn copies(hosts: &[HostStatus]) -> Table {
             Some((_, vm)) => (
                 vm.copy.term.to_string(),
                 format!("{:.1} ms", vm.copy.lag_us as f64 / 1e3),
-                vm.respawn.iter().flat_map(|text| text.lines()).next().unwrap_or_default().to_owned(),
+                vm.respawn
+                    .iter()
+                    .flat_map(|text| text.lines())
+                    .next()
+                    .map_or_else(|| moving(vm), str::to_owned),
             ),
             None => Default::default(),
         };
@@ -102,8 +110,8 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
     if vm.running {
         writeln!(
             text,
-            "  term {}, process {}, restarts of the guest: {}",
-            copy.term, copy.pid, copy.restarts
+            "  term {}, process {} of build {}, restarts of the guest: {}",
+            copy.term, copy.pid, copy.version, copy.restarts
         )?;
     }
     if vm.is_live() {
@@ -113,6 +121,10 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
     for line in vm.respawn.iter().flat_map(|respawn| respawn.lines()) {
         writeln!(text, "  {line}")?;
     }
+    let moving = moving(vm);
+    if !moving.is_empty() {
+        writeln!(text, "  {moving}")?;
+    }
     if vm.retired && vm.running {
         writeln!(text, "  is being stopped: it is not made redundant any more")?;
     }
@@ -121,6 +133,14 @@ fn detail(text: &mut String, host: &HostStatus, vm: &VmStatus) -> std::fmt::Resu
         ended.words.iter().try_for_each(|word| writeln!(text, "    {word}"))?;
     }
     Ok(())
+}
+
+/// Where a VM's secondary moves, if it does.
+fn moving(vm: &VmStatus) -> String {
+    match &vm.moving {
+        Some(Moving { to, failed: None }) => format!("its secondary moves to host {to}"),
+        _ => String::new(),
+    }
 }
 
 /// A paragraph on where the next copy of a VM that is live on `host` is made.

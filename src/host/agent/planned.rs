@@ -1,10 +1,9 @@
-//! What operators plan: hosts are emptied, secondaries made anew elsewhere, failovers tried.
+//! What operators plan: hosts take no further copies, failovers are tried, choices of hosts explained.
 
+use super::Agent;
 use super::vm::Vm;
-use super::{Agent, Reply};
 use crate::host::events::Kind;
-use crate::host::message::{Answer, Choice, HostChoice, Why};
-use crate::vm::control::Role;
+use crate::host::message::{Choice, HostChoice, Why};
 use ft_core::placement::{Decision, Rejection, place};
 use std::time::Instant;
 
@@ -23,57 +22,6 @@ impl Agent {
         let text = if draining { "takes no further copies" } else { "takes copies again" };
         self.events.add(None, Kind::Draining, text);
         Ok(())
-    }
-
-    /// Has the secondary of a VM that is live here made anew on another host than `from`.
-    pub(super) fn relocate(&mut self, name: &str, from: u64, reply: Reply) {
-        match self.begin_relocation(name, from) {
-            Ok(true) => self.rim.release(name, from, reply),
-            // Whoever asked may not wait any more.
-            Ok(false) => drop(reply.send(Answer::done())),
-            Err(why) => drop(reply.send(Answer::refused(why))),
-        }
-    }
-
-    /// Whether there is anything to do.
-    fn begin_relocation(&mut self, name: &str, from: u64) -> Result<bool, String> {
-        let choice = self.choose(self.live(name)?);
-        let vm = self.vms.get_mut(name).filter(|vm| vm.copy.protected);
-        let vm = vm.ok_or_else(|| format!("VM {name:?} is not protected: its only copy stays"))?;
-        if vm.copy.peer != Some(from) {
-            return Ok(false);
-        }
-        let Some(chosen) = choice.chosen else {
-            return Err(format!("no host can take the secondary of VM {name:?}:\n{choice}"));
-        };
-        vm.respawn.expect_end(from, Instant::now());
-        let text = format!("its secondary leaves host {from}; host {chosen} could take it");
-        self.events.add(Some(name), Kind::Relocating, text);
-        Ok(true)
-    }
-
-    /// Ends the secondary here, when the host `from` asks, where the VM is live.
-    pub(super) fn release(&mut self, from: Option<&str>, name: &str, reply: Reply) {
-        let asks = |vm: &Vm| {
-            let peer = vm.copy.peer.and_then(|id| self.peers.get(&id));
-            peer.is_some_and(|peer| from == Some(&*peer.name))
-        };
-        let follows = |vm: &Vm| vm.copy.role == Role::Following && vm.copy.protected;
-        let refused = match self.vms.get(name).filter(|vm| vm.is_running()) {
-            None => return drop(reply.send(Answer::done())),
-            Some(vm) if !follows(vm) => "is not a secondary in step",
-            Some(vm) if !asks(vm) => "is ended only when the host asks where the VM is live",
-            Some(_) => {
-                self.events.add(Some(name), Kind::Relocating, "this secondary ends: another host takes over");
-                if let Some(vm) = self.vms.get_mut(name) {
-                    vm.stop();
-                    vm.await_end(reply);
-                }
-                return;
-            }
-        };
-        let text = format!("the copy of VM {name:?} on {} {refused}", self.file.name);
-        drop(reply.send(Answer::refused(text)));
     }
 
     /// Kills the live copy of a VM, which is here, if another can take over.
@@ -110,7 +58,7 @@ impl Agent {
         })
     }
 
-    fn live(&self, name: &str) -> Result<&Vm, String> {
+    pub(super) fn live(&self, name: &str) -> Result<&Vm, String> {
         let vm = self.vms.get(name).filter(|vm| vm.is_live());
         vm.ok_or_else(|| format!("VM {name:?} is not live on {}: see `ft status {name}`", self.file.name))
     }
@@ -120,7 +68,7 @@ impl Agent {
         self.name_hosts(&place(&self.demand(vm, Instant::now()), &self.candidates()))
     }
 
-    fn name_hosts(&self, decision: &Decision) -> Choice {
+    pub(super) fn name_hosts(&self, decision: &Decision) -> Choice {
         let own = HostChoice { host: self.file.name.clone(), verdict: Rejection::Live.to_string() };
         let others = decision.opinions.iter().map(|opinion| HostChoice {
             host: self.host_name(opinion.host.0),

@@ -28,8 +28,9 @@ impl Agent {
             Request::Drain { draining } => {
                 self.drain(draining).map_or_else(Answer::refused, |()| Answer::done())
             }
-            Request::Relocate { vm, from } => return self.relocate(&vm, from, reply),
-            Request::Release { vm } => return self.release(from, &vm, reply),
+            Request::Relieve { vm, to } => {
+                self.relieve(&vm, to).map_or_else(Answer::refused, |()| Answer::done())
+            }
             Request::Kill { vm, pid } => {
                 self.kill(&vm, pid).map_or_else(Answer::refused, |()| Answer::done())
             }

@@ -3,7 +3,7 @@
 //! Invariant: at most one secondary of a VM is being made at a time, and none while the pair is in step.
 
 use super::vm::Vm;
-use super::{Agent, PeerView};
+use super::{Agent, PeerView, Seeding};
 use crate::driver;
 use crate::host::events::Kind;
 use crate::host::message::{Description, Request, VmStatus};
@@ -19,9 +19,6 @@ use std::time::{Duration, Instant};
 /// How long a host is the last choice after the live copy was lost there.
 const SUSPECT_FOR: Duration = Duration::from_secs(60);
 
-/// How long a copy that is ended on purpose may take to be gone.
-const LEAVES_WITHIN: Duration = Duration::from_secs(30);
-
 /// How long a copy that an earlier agent began may take to come into step before another is begun.
 const ADOPTED_FOR: Duration = Duration::from_secs(30);
 
@@ -31,10 +28,8 @@ pub(super) struct Respawn {
     /// The respawner knows that it is live here.
     is_live: bool,
     attempt: Option<Attempt>,
-    /// The host where the copy was that this one took over from, and when that was.
+    /// The hosts where a copy was lost or could not be made, and when that was.
     lost: BTreeMap<u64, Instant>,
-    /// The host whose copy is ended on purpose, if it ends before then.
-    leaves: Option<(u64, Instant)>,
     /// The last that was said of hosts none of which fit.
     obstacle: Option<String>,
     adoption: Adoption,
@@ -65,7 +60,6 @@ impl Default for Respawn {
             is_live: false,
             attempt: None,
             lost: BTreeMap::new(),
-            leaves: None,
             obstacle: None,
             adoption: Adoption::Over,
         }
@@ -88,16 +82,19 @@ impl Respawn {
 
     /// The copy on a host is gone.
     pub(super) fn note_lost(&mut self, host: u64, now: Instant) {
-        match self.leaves.take() {
-            // Nothing has failed: neither is the host to blame, nor is there reason to hesitate.
-            Some((leaving, until)) if leaving == host && now < until => self.respawner.handle_over(),
-            _ => drop(self.lost.insert(host, now)),
-        }
+        self.suspect(host, now);
     }
 
-    /// The copy on a host is about to be ended, so that one is made on another.
-    pub(super) fn expect_end(&mut self, host: u64, now: Instant) {
-        self.leaves = Some((host, now + LEAVES_WITHIN));
+    /// A host is the last choice for a while.
+    pub(super) fn suspect(&mut self, host: u64, now: Instant) {
+        self.lost.insert(host, now);
+    }
+
+    /// The copy on a host, which was begun otherwise, is given time to come into step before another is begun.
+    pub(super) fn adopt(&mut self, host: u64, now: Instant) {
+        if let Adoption::Over = self.adoption {
+            self.adoption = Adoption::Waits(host, now + ADOPTED_FOR);
+        }
     }
 
     /// The last choice of a host.
@@ -138,7 +135,7 @@ impl Respawn {
 }
 
 /// What is known of the copy of an attempt.
-enum Progress {
+pub(super) enum Progress {
     /// Nothing new.
     None,
     /// It follows.
@@ -148,7 +145,7 @@ enum Progress {
 }
 
 /// How the copy of VM `vm` that was started on a host at `started` is getting on.
-fn progress(peer: Option<&PeerView>, vm: &str, started: Instant) -> Progress {
+pub(super) fn progress(peer: Option<&PeerView>, vm: &str, started: Instant) -> Progress {
     let Some(peer) = peer else { return Progress::None };
     if let Some(down) = &peer.down {
         return Progress::Hitch(down.clone());
@@ -173,9 +170,13 @@ impl PeerView {
         let Some(description) = &self.description else {
             return Candidate { state: HostState::Unreachable, ..Candidate::default() };
         };
-        let Description { protocol, version, cpu, tick, domain, free, .. } = &**description;
-        let traits =
-            HostTraits { protocol: *protocol, build: version.clone(), cpu: cpu.clone(), tick: tick.clone() };
+        let Description { protocol, machine, cpu, tick, domain, free, .. } = &**description;
+        let traits = HostTraits {
+            protocol: *protocol,
+            machine: machine.clone(),
+            cpu: cpu.clone(),
+            tick: tick.clone(),
+        };
         let state = match (&self.down, description.draining) {
             (Some(_), _) => HostState::Unreachable,
             (None, true) => HostState::Draining,
@@ -196,6 +197,7 @@ impl PeerView {
 impl Agent {
     /// Tells a VM's respawner how things stand, and does what it wants.
     pub(super) fn respawn(&mut self, name: &str, now: Instant) {
+        self.follow_relief(name, now);
         let Some(vm) = self.vms.get(name) else { return };
         let is_live = vm.is_live() && !vm.meta.retired;
         // An agent that has just been started knows no hosts yet.
@@ -298,20 +300,24 @@ impl Agent {
     }
 
     fn start_attempt(&mut self, name: &str, number: u64, host: u64) {
+        let Some(request) = self.vms.get(name).map(|vm| self.seed_request(vm)) else { return };
         let Some(vm) = self.vms.get_mut(name) else { return };
-        let file = toml::to_string(&VmFile { cluster: None, ..vm.file.clone() });
-        let (file, address) = match (file, vm.copy.address) {
-            (Ok(file), Some(address)) => (file, address),
-            (file, _) => {
-                let why =
-                    file.err().map_or("the live copy does not listen yet".into(), |error| error.to_string());
-                return vm.respawn.respawner.handle_failed(driver::now(), number, why);
-            }
+        let request = match request {
+            Ok(request) => request,
+            Err(why) => return vm.respawn.respawner.handle_failed(driver::now(), number, why),
         };
         vm.respawn.attempt = Some(Attempt { number, host, started: None });
-        let primary = Host { id: self.file.id, name: self.file.name.clone(), address };
         self.events.add(Some(name), Kind::Respawn, format!("on host {host}"));
-        self.rim.seed((name, number), host, Request::Seed { file, primary });
+        self.rim.seed((name, Seeding::Respawn(number)), host, request);
+    }
+
+    /// What another host's agent is asked for, to have a secondary of a VM that is live here.
+    pub(super) fn seed_request(&self, vm: &Vm) -> Result<Request, String> {
+        let file = toml::to_string(&VmFile { cluster: None, ..vm.file.clone() });
+        let file = file.map_err(|error| error.to_string())?;
+        let address = vm.copy.address.ok_or("the live copy does not listen yet")?;
+        let primary = Host { id: self.file.id, name: self.file.name.clone(), address };
+        Ok(Request::Seed { file, primary })
     }
 
     /// Takes in what became of asking a host's agent for a secondary.
@@ -327,7 +333,7 @@ impl Agent {
     }
 
     /// Tells a VM where its copy on `host` listens.
-    fn introduce(&self, name: &str, host: u64, address: SocketAddr) -> Result<(), String> {
+    pub(super) fn introduce(&self, name: &str, host: u64, address: SocketAddr) -> Result<(), String> {
         let (Some(vm), Some(peer)) = (self.vms.get(name), self.peers.get(&host)) else { return Ok(()) };
         vm.tell(Command::AddPeer { id: host, name: peer.name.clone(), address })
     }

@@ -1,6 +1,7 @@
 //! A copy of a VM on this host: its process, its files, and who waits for it.
 
 use super::guest::{Supervision, is_fault};
+use super::relief::Relief;
 use super::respawn::Respawn;
 use super::{Agent, Reply, process_at};
 use crate::host::events::Kind;
@@ -36,6 +37,8 @@ pub(super) struct Vm {
     pub(super) meta: Meta,
     pub(super) copy: Snapshot,
     pub(super) respawn: Respawn,
+    /// The last secondary that was made to relieve another.
+    pub(super) relief: Option<Relief>,
     pub(super) guest: Supervision,
     process: Option<Process>,
     life: u64,
@@ -64,8 +67,8 @@ impl Vm {
     pub(super) fn new(file: VmFile, dir: VmDir, meta: Meta) -> Self {
         let copy = Snapshot { vm: file.name.clone(), ..Snapshot::default() };
         let (respawn, guest, waiting) = Default::default();
-        let (process, commands, stopping) = (None, None, None);
-        Self { file, dir, meta, copy, respawn, guest, process, life: 0, commands, waiting, stopping }
+        let (relief, process, commands, stopping) = (None, None, None, None);
+        Self { file, dir, meta, copy, respawn, relief, guest, process, life: 0, commands, waiting, stopping }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -92,6 +95,7 @@ impl Vm {
             apart_from: self.file.placement.apart_from.clone(),
             retired: self.meta.retired,
             respawn: self.wants_another().then(|| self.respawn.describe()),
+            moving: self.relief.as_ref().map(Relief::status),
         }
     }
 
@@ -329,10 +333,13 @@ impl Agent {
                     self.handle_restart(name, guest, now);
                 }
             }
+            Line::Done { cmd } if cmd == "relieve" => self.handle_announced(name, Ok(())),
             Line::Done { .. } => {}
             Line::Refused { cmd, reason } => {
-                if cmd.as_deref() == Some("hand_over") {
-                    vm.refuse_handover(&reason);
+                match cmd.as_deref() {
+                    Some("hand_over") => vm.refuse_handover(&reason),
+                    Some("relieve") => self.handle_announced(name, Err(&reason)),
+                    _ => {}
                 }
                 self.events.add(Some(name), Kind::Notice, reason);
             }

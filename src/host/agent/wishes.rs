@@ -1,6 +1,7 @@
 //! What a VM's file wishes of placement, with the hosts that this agent knows.
 
 use super::Agent;
+use super::relief::Relief;
 use super::vm::Vm;
 use crate::driver;
 use crate::host::message::VmStatus;
@@ -39,7 +40,7 @@ impl Agent {
             vm: vm.file.name.clone(),
             ram_bytes: vm.file.ram_mib << 20,
             // The process may be of another build than its agent.
-            traits: HostTraits { build: vm.copy.version.clone(), ..host_traits() },
+            traits: HostTraits { machine: vm.copy.machine.clone(), ..host_traits() },
             live: Some(HostId(self.file.id)),
             live_domain: Some(self.file.domain().to_owned()),
             spread: wishes.spread.into(),
@@ -71,9 +72,12 @@ impl Agent {
         let now = Instant::now();
         let mut hosts: Hosts = self.peers.iter().map(|(id, peer)| (HostId(*id), peer.candidate())).collect();
         for vm in self.vms.values() {
-            let host = vm.respawn.under_way().and_then(|host| hosts.get_mut(&HostId(host)));
-            if let Some(host) = host.filter(|host: &&mut Candidate| !host.vms.contains(&vm.file.name)) {
-                host.take(&self.demand(vm, now));
+            let relief = vm.relief.as_ref().and_then(Relief::under_way);
+            for host in [vm.respawn.under_way(), relief].into_iter().flatten() {
+                let host = hosts.get_mut(&HostId(host));
+                if let Some(host) = host.filter(|host: &&mut Candidate| !host.vms.contains(&vm.file.name)) {
+                    host.take(&self.demand(vm, now));
+                }
             }
         }
         hosts

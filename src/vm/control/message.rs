@@ -42,6 +42,12 @@ pub enum Command {
     },
     /// Hand the machine over to the secondary. Done as soon as it has begun: what becomes of it is reported.
     HandOver,
+    /// Take in a second secondary from a host, which relieves the first once it is in step. Done as soon as it is expected: start it then.
+    /// The first one's process ends by itself.
+    Relieve {
+        /// The host's number.
+        id: u64,
+    },
     /// End this copy.
     Stop,
     /// Say how things stand.
@@ -53,6 +59,7 @@ impl Command {
         match self {
             Self::AddPeer { .. } => "add_peer",
             Self::HandOver => "hand_over",
+            Self::Relieve { .. } => "relieve",
             Self::Stop => "stop",
             Self::Status => "status",
         }
@@ -92,6 +99,9 @@ pub struct Snapshot {
     pub vm: String,
     /// The build that runs it.
     pub version: String,
+    /// Which machine that build makes (R10).
+    #[serde(default)]
+    pub machine: String,
     /// This host's number.
     pub host: u64,
     /// The process.

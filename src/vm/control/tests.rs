@@ -98,6 +98,8 @@ fn commands_are_answered_to_whoever_gave_them() {
     refused(one.hear(), "starting");
     one.say("{\"cmd\":\"hand_over\"}");
     refused(one.hear(), "starting");
+    one.say("{\"cmd\":\"relieve\",\"id\":3}");
+    refused(one.hear(), "starting");
     one.say("{\"cmd\":\"status\"}");
     assert!(matches!(one.hear(), Line::Snapshot(_)));
     one.say("{\"cmd\":\"stop\"}");
