@@ -23,12 +23,10 @@ mod config;
 mod faults;
 mod history;
 mod judge;
-mod picture;
 mod rooms;
 mod run;
 mod strikes;
 mod verdict;
-mod witness;
 
 pub use config::{ChaosConfig, ChaosError};
 pub use faults::{Drawn, Fault, Faults, Place};

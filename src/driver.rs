@@ -65,7 +65,7 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 pub const STATUS_EVERY: Span = Span::from_ms(100);
 
 /// How things stand with a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Its term.
     pub term: Term,

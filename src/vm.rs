@@ -13,4 +13,5 @@ pub mod mirror;
 pub mod process;
 pub mod recipe;
 pub mod report;
+pub mod transfers;
 pub mod wishes;

@@ -1,5 +1,7 @@
 //! Measurements behind `ft bench`: one module for each subject, and the statistics of all.
 
 pub(crate) mod channel;
-mod stats;
+pub(crate) mod heal;
+pub(crate) mod stats;
+mod table;
 pub(crate) mod vm;

@@ -4,15 +4,15 @@ use serde::Serialize;
 
 /// The middle and the ends of a set of figures.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
     /// `None` of no figures.
-    pub(super) fn of(figures: &[f64]) -> Option<Self> {
+    pub(crate) fn of(figures: &[f64]) -> Option<Self> {
         let min = figures.iter().copied().reduce(f64::min)?;
         let max = figures.iter().copied().reduce(f64::max)?;
         Some(Self { median: median(figures)?, min, max })
@@ -20,7 +20,7 @@ impl Spread {
 }
 
 /// The middle figure, or the mean of the two in the middle; `None` of no figures.
-pub(super) fn median(figures: &[f64]) -> Option<f64> {
+pub(crate) fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let upper = *sorted.get(sorted.len() / 2)?;
@@ -33,14 +33,14 @@ pub(super) fn median(figures: &[f64]) -> Option<f64> {
 /// The median of the ratios of figures taken in the same round. Noise that lasts longer than one measurement hits
 /// both figures of a round and cancels out, which the ratio of two medians would not give. `None` when either side
 /// has no figures.
-pub(super) fn median_ratio(figures: &[f64], base: &[f64]) -> Option<f64> {
+pub(crate) fn median_ratio(figures: &[f64], base: &[f64]) -> Option<f64> {
     let ratios: Vec<f64> = figures.iter().zip(base).map(|(figure, base)| figure / base).collect();
     median(&ratios)
 }
 
 /// The smallest figure that at least `percent` of all figures do not exceed (nearest rank). `sorted` is ascending;
 /// `None` of no figures.
-pub(super) fn percentile<T: Copy + Ord>(sorted: &[T], percent: usize) -> Option<T> {
+pub(crate) fn percentile<T: Copy + Ord>(sorted: &[T], percent: usize) -> Option<T> {
     debug_assert!(sorted.is_sorted());
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied()

@@ -19,6 +19,20 @@ pub enum Place {
     Spare,
 }
 
+impl Place {
+    /// The host at this place, of hosts 1 to `hosts`, where the live copy and the other one are on `pair`; of several spare ones the one
+    /// after the secondary.
+    pub(super) fn host(self, (live, other): (u64, u64), hosts: u64) -> Option<u64> {
+        match self {
+            Self::Primary => Some(live),
+            Self::Secondary => Some(other),
+            Self::Spare => {
+                (0..hosts).map(|n| (other + n) % hosts + 1).find(|host| ![live, other].contains(host))
+            }
+        }
+    }
+}
+
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "fault", content = "place", rename_all = "kebab-case")]
@@ -179,6 +193,15 @@ impl fmt::Display for Fault {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn places_are_found_by_what_hosts_have() {
+        assert_eq!(
+            [Primary, Secondary, Spare].map(|place| place.host((3, 1), 3)),
+            [Some(3), Some(1), Some(2)]
+        );
+        assert_eq!(Spare.host((2, 1), 2), None);
+    }
 
     #[test]
     fn a_seed_draws_the_same_faults_again_and_another_draws_others() {

@@ -10,8 +10,8 @@
 //!   SIGCONT this is counted and not blamed.
 //! - Copies do not diverge (R11).
 
-use super::witness::{Heard, Said};
 use crate::arbiter::OwnedTerm;
+use crate::demo::watch::{Heard, Said};
 use crate::lan::{Mac, PortId};
 use crate::vm::control::Role;
 use crate::vm::report::Report;
@@ -228,6 +228,8 @@ fn name((host, pid): Who) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::Status;
+    use crate::vm::transfers::Transfers;
     use ft_core::error::{Divergence, Fault};
     use ft_core::units::{HostId, Seq};
 
@@ -256,8 +258,8 @@ mod tests {
     }
 
     fn status(term: u64) -> Report {
-        let (live, protected, tick, lag_us, pace, log_bytes, log_records) = (true, true, 0, 0, 0, 0, 0);
-        Report::Status { term, live, protected, tick, lag_us, pace, log_bytes, log_records }
+        let status = Status { term: Term(term), live: true, protected: true, ..Status::default() };
+        Report::status(&status, &Transfers::default())
     }
 
     #[track_caller]

@@ -4,12 +4,11 @@ use super::config::{ChaosConfig, ChaosError};
 use super::faults::{Drawn, Fault, Faults};
 use super::history::{Entry, History, What};
 use super::judge::Judge;
-use super::picture::Picture;
 use super::rooms::Rooms;
 use super::strikes::{Over, Strikes};
 use super::verdict::Verdict;
-use super::witness::{Heard, Said, Witness};
 use crate::arbiter::ArbiterConfig;
+use crate::demo::watch::{Heard, Picture, Said, Witness};
 use crate::demo::{Agents, AgentsConfig, HostsError, Wires};
 use crate::lan::Notice;
 use crate::load::{Load, LoadConfig, LoadReport};
@@ -115,7 +114,7 @@ fn prepare(config: &ChaosConfig, history: &mut History<'_>) -> (Option<Wires>, O
     (wires, rooms.map_err(|why| skip("no disk runs full", why)).ok())
 }
 
-fn witnesses(agents: &Agents, hears: &Sender<Heard>) -> Result<Vec<Witness>, ChaosError> {
+fn witnesses(agents: &Agents, hears: &Sender<Heard>) -> Result<Vec<Witness>, HostsError> {
     agents.hosts().map(|host| Witness::start(host, agents.control_socket(host), hears.clone())).collect()
 }
 
@@ -283,6 +282,7 @@ impl Chaos<'_> {
                     Report::Listening { .. }
                         | Report::Following { .. }
                         | Report::Promoting { .. }
+                        | Report::Seeding { .. }
                         | Report::Notice { .. }
                 );
                 (if is_news { What::Said } else { What::Detail }, words)

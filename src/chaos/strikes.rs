@@ -5,8 +5,8 @@
 
 use super::config::ChaosError;
 use super::faults::{Drawn, Fault, Place};
-use super::picture::Picture;
 use super::rooms;
+use crate::demo::watch::Picture;
 use crate::demo::{Agents, HostsError};
 use crate::vm::control::Command;
 use nix::sys::signal::Signal;
@@ -82,7 +82,7 @@ impl Strikes {
         now: Instant,
     ) -> Option<Option<u64>> {
         let host = match fault.place() {
-            Some(place) => Some(picture.host_at(place, agents.config().hosts)?),
+            Some(place) => Some(place.host(picture.pair()?, agents.config().hosts)?),
             None => None,
         };
         let busy: BTreeSet<Part> = self.under_way.iter().map(UnderWay::part).collect();
@@ -111,10 +111,7 @@ impl Strikes {
         match fault {
             Fault::KillCopy(_) => drop(agents.signal_vm(at, Signal::SIGKILL)?),
             Fault::KillAgent(_) => agents.kill_agent(at)?,
-            Fault::KillHost(_) => {
-                agents.kill_agent(at)?;
-                agents.signal_vm(at, Signal::SIGKILL)?;
-            }
+            Fault::KillHost(_) => agents.kill_host(at)?,
             Fault::FreezeCopy(_) | Fault::SlowCopy(_) => pid = agents.signal_vm(at, Signal::SIGSTOP)?,
             Fault::StopSecondary => tell(&agents.control_socket(at), &Command::Stop)?,
             Fault::HandOver => tell(&agents.control_socket(at), &Command::HandOver)?,

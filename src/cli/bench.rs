@@ -2,8 +2,10 @@
 
 use super::CliResult;
 use crate::bench::channel::{self, Contender, Data, LinkKind, Plan, Tuning};
-use crate::bench::vm;
+use crate::bench::{heal, vm};
 use clap::Subcommand;
+use comfy_table::Table;
+use serde::Serialize;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ enum Subject {
     Cpu(CpuArgs),
     /// What protection costs a guest, and what a failure costs its clients
     Vm(VmArgs),
+    /// How soon a VM is protected again after the loss of a host, and what that and a change of roles cost its clients
+    Heal(HealArgs),
     /// One side of `channel`, started by it
     #[command(hide = true)]
     ChannelPeer {
@@ -53,6 +57,25 @@ struct VmArgs {
     /// Primaries that are killed
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     kills: u16,
+    /// Client connections
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    connections: u16,
+    /// Print one JSON object on standard output, and the table on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct HealArgs {
+    /// Guests, by their RAM in MiB; a third of it is filled
+    #[arg(long = "mib", value_name = "N", value_delimiter = ',', default_values_t = [64, 256, 1024], value_parser = clap::value_parser!(u64).range(64..=3072))]
+    sizes_mib: Vec<u64>,
+    /// Hosts that are killed, for each size
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    losses: u16,
+    /// Changes of roles
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    switchovers: u16,
     /// Client connections
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     connections: u16,
@@ -144,6 +167,7 @@ pub(crate) fn run(args: Args) -> CliResult {
         Subject::ChannelPeer { .. } => Ok(channel::run_peer()),
         Subject::Cpu(args) => cpu(&args),
         Subject::Vm(args) => vm(&args),
+        Subject::Heal(args) => heal(&args),
         Subject::Channel(args) => {
             let json = args.json;
             channel::run(&args.plan(), json)?;
@@ -176,23 +200,41 @@ fn vm(args: &VmArgs) -> CliResult {
         kills: usize::from(args.kills),
         connections: usize::from(args.connections),
     };
+    let figures = with_spinner(|say| vm::run(&plan, say))?;
+    show(figures.cores, figures.free_cores, &figures.table(), args.json.then_some(&figures))
+}
+
+fn heal(args: &HealArgs) -> CliResult {
+    let plan = heal::Plan {
+        sizes_mib: args.sizes_mib.clone(),
+        losses: usize::from(args.losses),
+        switchovers: usize::from(args.switchovers),
+        connections: usize::from(args.connections),
+    };
+    let figures = with_spinner(|say| heal::run(&plan, say))?;
+    show(figures.cores, figures.free_cores, &figures.table(), args.json.then_some(&figures))
+}
+
+/// Measures, while a terminal shows what is being measured.
+fn with_spinner<T>(measure: impl FnOnce(&dyn Fn(&str)) -> T) -> T {
     let bar = indicatif::ProgressBar::new_spinner();
-    let figures = vm::run(&plan, |what| {
+    let measured = measure(&|what| {
         bar.set_message(what.to_owned());
         bar.tick();
-    })?;
+    });
     bar.finish_and_clear();
-    let text = format!(
-        "{} cores, {:.1} of them idle before\n{}",
-        figures.cores,
-        figures.free_cores,
-        figures.table()
-    );
-    if args.json {
-        eprintln!("{text}");
-        println!("{}", serde_json::to_string(&figures)?);
-    } else {
-        println!("{text}");
+    measured
+}
+
+/// Prints the table; with `json`, the figures on standard output and the table on standard error.
+fn show(cores: usize, free_cores: f64, table: &Table, json: Option<&impl Serialize>) -> CliResult {
+    let text = format!("{cores} cores, {free_cores:.1} of them idle before\n{table}");
+    match json {
+        Some(figures) => {
+            eprintln!("{text}");
+            println!("{}", serde_json::to_string(figures)?);
+        }
+        None => println!("{text}"),
     }
     Ok(ExitCode::SUCCESS)
 }

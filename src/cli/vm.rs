@@ -5,7 +5,7 @@ use crate::signals::on_signal;
 use ft::core::config::Config;
 use ft::core::error::HaltReason;
 use ft::core::units::Span;
-use ft::vm::config::{HEARTBEAT_MS, HEARTBEAT_MS_RANGE, VmFile};
+use ft::vm::config::{HEARTBEAT_MS, HEARTBEAT_MS_RANGE, RECORD_VARIABLE, VmFile};
 use ft::vm::control::Control;
 use ft::vm::ends::Ending;
 use ft::vm::log::LogFile;
@@ -22,7 +22,7 @@ struct Common {
     /// The VM's file (docs/operating.md)
     #[arg(value_name = "VM.toml")]
     file: PathBuf,
-    /// Record the log of this copy, while it is live, to a file that `ft replay` takes
+    /// Record the log of this copy, while it is live, to a file that `ft replay` takes [default for `ft primary`: $FT_RECORD]
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Milliseconds between two signs of life; a host is lost after three [default: the file's, or 100]
@@ -100,7 +100,9 @@ pub(crate) fn record(args: RecordArgs) -> CliResult {
 }
 
 pub(crate) fn primary(args: PrimaryArgs) -> CliResult {
-    start(args.common, Begin::Primary { host: args.host, again: args.again })
+    let PrimaryArgs { mut common, host, again } = args;
+    common.record = common.record.or_else(|| std::env::var_os(RECORD_VARIABLE).map(PathBuf::from));
+    start(common, Begin::Primary { host, again })
 }
 
 pub(crate) fn secondary(args: SecondaryArgs) -> CliResult {

@@ -13,9 +13,9 @@ use super::config::HostsError;
 use super::hosts::io_error;
 use crate::host::client::Client;
 use crate::host::events::Event;
-use crate::host::message::{Answer, Description, HostStatus, Request};
+use crate::host::message::{Answer, Description, HostStatus, Request, VmStatus};
 use crate::lan::{Notice, Switch};
-use crate::vm::config::VmFile;
+use crate::vm::config::{RECORD_VARIABLE, VmFile};
 use crate::vm::control::Role;
 use crossbeam::channel::RecvTimeoutError;
 use nix::sys::signal::{Signal, kill};
@@ -137,7 +137,9 @@ impl Agents {
             Some(wires) => wires.command(host, program),
             None => Command::new(program),
         };
+        let record = self.config.record.iter().map(|file| (RECORD_VARIABLE, file));
         let agent = command
+            .envs(record)
             .args(["host", &files::host_file(host)])
             .current_dir(&self.config.dir)
             .stdin(Stdio::null())
@@ -162,6 +164,21 @@ impl Agents {
         let Some(mut agent) = self.running.remove(&host) else { return Ok(()) };
         let killed = agent.kill().and_then(|()| agent.wait());
         killed.map(drop).map_err(|source| io_error(format!("kill the agent of host {host}"), source))
+    }
+
+    /// Kills whatever runs on a host: what the loss of the host would end. All of it has ended when this returns.
+    ///
+    /// # Errors
+    /// [`HostsError`].
+    pub fn kill_host(&mut self, host: u64) -> Result<(), HostsError> {
+        let copy = self.vm_of(host);
+        // Both at once, so that neither speaks of the other's end; then both are waited for.
+        for pid in self.running.get(&host).map(Child::id).into_iter().chain(copy) {
+            send(pid, Signal::SIGKILL)
+                .map_err(|error| io_error(format!("kill host {host}"), error.into()))?;
+        }
+        self.kill_agent(host)?;
+        self.wait_until(&format!("the end of host {host}"), |agents| agents.vm_of(host).is_none())
     }
 
     /// Signals the VM's process on a host, if there is one; its number. One that is killed has ended when this returns.
@@ -236,6 +253,15 @@ impl Agents {
         self.list(host).is_some_and(|hosts| hosts.iter().any(sees))
     }
 
+    /// Whether the agent of a host knows that another one, where the VM was live, is back without it and can take copies.
+    pub fn sees_back(&self, host: u64, other: u64) -> bool {
+        let is_empty = |own: &Description| !own.vms.iter().any(VmStatus::is_live);
+        let is_back = |status: &HostStatus| {
+            status.id == other && status.down.is_none() && status.description.as_ref().is_some_and(is_empty)
+        };
+        self.list(host).is_some_and(|hosts| hosts.iter().any(is_back))
+    }
+
     /// The hosts of the live copy and of the other one, as their own agents have it, if there is a pair in step.
     pub fn pair(&self) -> Option<(u64, u64)> {
         let (mut live, mut other) = (None, None);
@@ -297,12 +323,13 @@ impl Drop for Agents {
         }
         let deadline = Instant::now() + END;
         let copies = || self.hosts().flat_map(|host| processes_in(&self.state(host))).collect::<Vec<_>>();
-        for pid in copies() {
+        // They are other processes' children: what they have open is closed when they are gone. One may only now become what an agent
+        // started.
+        while let Some(left) = Some(copies()).filter(|left| !left.is_empty() && Instant::now() < deadline) {
             // A stopped process takes no other signal.
-            let _ = send(pid, Signal::SIGKILL);
-        }
-        // They are other processes' children: what they have open is closed when they are gone.
-        while !copies().is_empty() && Instant::now() < deadline {
+            for pid in left {
+                let _ = send(pid, Signal::SIGKILL);
+            }
             std::thread::sleep(LOOK_EVERY);
         }
     }

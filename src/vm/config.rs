@@ -77,6 +77,9 @@ pub struct VmFile {
 /// Milliseconds between two signs of life, unless something else is asked for.
 pub const HEARTBEAT_MS: u64 = 100;
 
+/// The environment variable with the file to which `ft primary` records, unless it is told. Agents hand it on to the first copies of VMs.
+pub const RECORD_VARIABLE: &str = "FT_RECORD";
+
 /// What can be asked for.
 pub const HEARTBEAT_MS_RANGE: std::ops::RangeInclusive<u64> = 10..=1000;
 

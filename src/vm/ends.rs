@@ -7,6 +7,7 @@ use super::disk::{Disk, Lease};
 use super::entropy::Entropy;
 use super::mirror::store::Store;
 use super::report::{Report, Reporter};
+use super::transfers::Transfers;
 use crate::driver::{Backend, Status};
 use crate::error::in_one_line;
 use crate::lan::{Endpoint, LanError, Mac, Port};
@@ -61,6 +62,7 @@ pub struct HostEnds {
     lease: Lease,
     /// The last term that the copy of a mirrored disk was told.
     stamped: Term,
+    transfers: Transfers,
     /// Dropped when the machine is off: nothing is left to be run.
     running: Option<Sender<()>>,
     ending: Arc<OnceLock<Ending>>,
@@ -104,9 +106,15 @@ impl HostEnds {
         recording: Option<RecordingWriter>,
         running: Sender<()>,
     ) -> Self {
-        let (attached, lease, ending) = (Attached::default(), Lease::default(), Arc::default());
+        let (attached, lease, transfers, ending) = Default::default();
         let (stamped, running) = (Term(0), Some(running));
-        Self { outside, events, reporter, recording, attached, lease, stamped, running, ending }
+        Self { outside, events, reporter, recording, attached, lease, stamped, transfers, running, ending }
+    }
+
+    /// Reports what is seen there of state transfers.
+    #[must_use]
+    pub fn with_transfers(self, transfers: Transfers) -> Self {
+        Self { transfers, ..self }
     }
 
     /// Where it will stand why there is nothing left to be run.
@@ -235,7 +243,7 @@ impl Backend for HostEnds {
         if let Some(reason) = self.outside.mirror().and_then(|store| store.failure().map(str::to_owned)) {
             self.give_up(reason);
         }
-        self.reporter.say(Report::from(status));
+        self.reporter.say(Report::status(status, &self.transfers));
     }
 
     fn sealed(&mut self, frame: &Frame) {

@@ -10,6 +10,7 @@ use super::mirror::files::CopyError;
 use super::mirror::machine::Mirrored;
 use super::recipe::{Recipe, RecipeError};
 use super::report::{Report, Reporter};
+use super::transfers::{Transfers, Watched};
 use crate::arbiter::ArbiterError;
 use crate::driver::{Driver, now};
 use crate::recording::{RecordingError, RecordingWriter};
@@ -250,15 +251,17 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
     let store = outside.mirror();
     let machine = |vm| Mirrored::new(vm, store);
     let recording = record.map(|path| RecordingWriter::create(path, &header(profile))).transpose()?;
+    let transfers = Transfers::default();
     let node = match begin {
         Begin::Alone | Begin::Primary { .. } => {
             let after = last.map_or(Term(0), |last| last.term);
-            Node::create(now(), identity, after, machine(Vm::new(vm, SoftVcpu::new())?))?
+            let machine = Watched::new(machine(Vm::new(vm, SoftVcpu::new())?), &transfers);
+            Node::create(now(), identity, after, machine)?
         }
         Begin::Secondary { primary, .. } => {
             let owner = primary.map(HostId).or(last.map(|last| last.owner.host));
             let primary = owner.ok_or(RunError::NoPrimary)?;
-            let blank = machine(Vm::blank(vm, SoftVcpu::new())?);
+            let blank = Watched::new(machine(Vm::blank(vm, SoftVcpu::new())?), &transfers);
             Node::join(now(), identity, primary, Session(id.incarnation), blank)?
         }
     };
@@ -267,7 +270,7 @@ pub fn run(file: &VmFile, options: Options) -> Result<Ended, RunError> {
         let _ = events.send(Recipe::event(file)?);
     }
     let (running, off) = bounded(0);
-    let ends = HostEnds::new(outside, events, reporter, recording, running);
+    let ends = HostEnds::new(outside, events, reporter, recording, running).with_transfers(transfers);
     let ending = ends.ending();
     let driver =
         Driver::new(node, id, ends, (network, net_events), inputs, arbiter).map_err(RunError::Thread)?;

@@ -1,5 +1,6 @@
 //! What a VM's process says about itself: to a person, or as JSON lines to whoever started it.
 
+use super::transfers::Transfers;
 use crate::driver::Status;
 use crate::error::in_one_line;
 use ft_core::replica::Notice;
@@ -37,6 +38,11 @@ pub enum Report {
     Following {
         /// The primary's host.
         primary: u64,
+    },
+    /// Another copy is being made: it is given the machine's state while this one runs.
+    Seeding {
+        /// Its host's number.
+        to: u64,
     },
     /// This copy has won a term and applies what it holds.
     Promoting {
@@ -100,6 +106,12 @@ pub enum Report {
         log_bytes: u64,
         /// Records that they have carried.
         log_records: u64,
+        /// Bytes of state made for a joining secondary, in the transfer under way or the last one.
+        #[serde(default)]
+        state_bytes: u64,
+        /// The longest time for which the machine stood still in it, in microseconds.
+        #[serde(default)]
+        state_stop_us: u64,
     },
 }
 
@@ -139,6 +151,23 @@ impl fmt::Display for GuestReport {
 }
 
 impl Report {
+    /// How things stand.
+    pub fn status(status: &Status, transfers: &Transfers) -> Self {
+        let Status { term, live, protected, tick, lag, pace, log_bytes, log_records } = *status;
+        Self::Status {
+            term: term.0,
+            live,
+            protected,
+            tick: tick.0,
+            lag_us: lag.0 / 1000,
+            pace,
+            log_bytes,
+            log_records,
+            state_bytes: transfers.bytes(),
+            state_stop_us: transfers.longest_stop().as_micros() as u64,
+        }
+    }
+
     /// What a person is told; `None` for what is no event: the guest's console, and how things stand.
     pub fn words(&self) -> Option<String> {
         Some(match self {
@@ -148,6 +177,7 @@ impl Report {
             Self::Protected { with } => format!("protected, with host {with}"),
             Self::Solo { term } => format!("solo in term {term}: there is no other copy"),
             Self::Following { primary } => format!("follows host {primary}"),
+            Self::Seeding { to } => format!("host {to} is being given the state"),
             Self::Promoting { term } => format!("takes over in term {term}"),
             Self::HandoverFailed { reason } => {
                 format!("the machine could not be handed over and goes on here: {reason}")
@@ -162,14 +192,6 @@ impl Report {
     }
 }
 
-impl From<&Status> for Report {
-    fn from(status: &Status) -> Self {
-        let Status { term, live, protected, tick, lag, pace, log_bytes, log_records } = *status;
-        let lag_us = lag.0 / 1000;
-        Self::Status { term: term.0, live, protected, tick: tick.0, lag_us, pace, log_bytes, log_records }
-    }
-}
-
 impl From<&Notice> for Report {
     fn from(notice: &Notice) -> Self {
         match notice {
@@ -181,9 +203,7 @@ impl From<&Notice> for Report {
             Notice::Yielded(host) => Self::Yielded { to: host.0 },
             Notice::HandoverFailed(why) => Self::HandoverFailed { reason: why.clone() },
             Notice::Halted(reason) => Self::Halted { reason: in_one_line(reason) },
-            Notice::Seeding(host) => {
-                Self::Notice { text: format!("host {} is being given the state", host.0) }
-            }
+            Notice::Seeding(host) => Self::Seeding { to: host.0 },
             Notice::SeedingFailed(host, why) => {
                 Self::Notice { text: format!("host {} could not be given the state: {why}", host.0) }
             }

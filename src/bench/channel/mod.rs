@@ -54,6 +54,28 @@ use interrupt::Interrupt;
 use report::Report;
 use std::io::Write;
 
+/// What the logging channel carries over loopback, in 10^9 bits a second: the median of three rounds.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn loopback_gbit_s() -> Result<f64, Error> {
+    let plan = Plan {
+        contenders: vec![Contender::Log],
+        link_kinds: vec![LinkKind::Loopback],
+        rtt_us: Vec::new(),
+        data: Data::Random,
+        bytes: 256 << 20,
+        rounds: 3,
+        round_trips: 0,
+        tuning: Tuning { window: 16 << 20, socket_buffer: 8 << 20, gso: true, mtu: 1500 },
+    };
+    let interrupt = Interrupt::watch()?;
+    let rig = link::Rig::set_up(&link::LinkSpec::Loopback, plan.tuning.mtu)?;
+    let measured = measure::link(&rig, &plan, &interrupt)?;
+    let log = measured.throughput_of(Contender::Log).and_then(|row| row.gbit_s);
+    log.map(|rate| rate.median).ok_or(Error::NothingMeasured)
+}
+
 /// Measures everything `plan` asks for and prints it: tables on standard output, or, with `json`, the tables on
 /// standard error and one JSON object on standard output.
 ///

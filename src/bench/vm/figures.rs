@@ -3,7 +3,8 @@
 use super::failover::Failovers;
 use super::pair::{Compute, Store};
 use super::replay::Replay;
-use comfy_table::{CellAlignment, Table, presets};
+use crate::bench::table::{Aim, Row, row, table};
+use comfy_table::Table;
 use serde::Serialize;
 
 /// All that `ft bench vm` measures.
@@ -18,24 +19,10 @@ pub(crate) struct Figures {
     pub(crate) failovers: Failovers,
 }
 
-/// A figure and its aim.
-struct Row {
-    what: &'static str,
-    value: f64,
-    aim: Aim,
-}
-
-enum Aim {
-    AtLeast(f64),
-    AtMost(f64),
-    None,
-}
-
 impl Figures {
     fn rows(&self) -> Vec<Row> {
         use Aim::{AtLeast, AtMost, None};
         let Self { compute, store, replay, failovers, .. } = self;
-        let row = |what, value, aim| Row { what, value, aim };
         vec![
             row("compute: protected / unprotected", compute.ratio, AtLeast(0.98)),
             row("compute: protected / unprotected beside another VM", compute.ratio_beside, AtLeast(0.98)),
@@ -66,26 +53,6 @@ impl Figures {
 
     /// As a table for a person.
     pub(crate) fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
-            "soft vCPU",
-            "measured",
-            "aim",
-            "reached",
-        ]);
-        for Row { what, value, aim } in self.rows() {
-            let (aim, reached) = match aim {
-                Aim::AtLeast(least) => (format!(">= {least}"), Some(value >= least)),
-                Aim::AtMost(most) => (format!("<= {most}"), Some(value <= most)),
-                Aim::None => (String::new(), None),
-            };
-            let reached = reached.map_or("", |reached| if reached { "yes" } else { "NO" });
-            let value = if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.3}") };
-            table.add_row([what, &value, &aim, reached]);
-        }
-        if let Some(column) = table.column_mut(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table
+        table("soft vCPU", self.rows())
     }
 }

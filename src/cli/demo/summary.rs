@@ -1,17 +1,18 @@
 //! What a demonstration ends with.
 
+use crate::bench::stats::Spread;
 use ft::load::LoadReport;
 use serde::Serialize;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-/// One primary that was killed.
+/// One host that was killed.
 pub(super) struct Failover {
     /// The longest gap between two replies that any client saw.
     pub(super) client: Duration,
     /// From the kill to the other copy being live.
     pub(super) protocol: Duration,
-    /// From the host's return to the pair being protected.
+    /// From the kill to the VM being protected again; with two hosts, from the killed one's return.
     pub(super) protected_again: Duration,
 }
 
@@ -19,6 +20,7 @@ pub(super) struct Failover {
 #[derive(Serialize)]
 pub(super) struct Summary {
     vcpu: &'static str,
+    hosts: u64,
     failovers: usize,
     ops: u64,
     errors: u64,
@@ -40,17 +42,18 @@ pub(super) struct Summary {
 impl Summary {
     pub(super) fn new(
         vcpu: &'static str,
+        hosts: u64,
         start_to_protected: Duration,
         failovers: Vec<Failover>,
         load: LoadReport,
-        log_bytes: u64,
-        seconds: f64,
+        (log_bytes, seconds): (u64, f64),
     ) -> Self {
         let ms = |span: Duration| (span.as_secs_f64() * 10_000.0).round() / 10.0;
         let all =
             |pick: fn(&Failover) -> Duration| failovers.iter().map(|one| ms(pick(one))).collect::<Vec<_>>();
         Self {
             vcpu,
+            hosts,
             failovers: failovers.len(),
             ops: load.ops,
             errors: load.errors,
@@ -82,10 +85,14 @@ impl Summary {
             |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join("  ");
         writeln!(out)?;
         writeln!(out, "vcpu                  {}", self.vcpu)?;
+        writeln!(out, "hosts                 {}", self.hosts)?;
         writeln!(out, "failovers             {}", self.failovers)?;
         writeln!(out, "  seen by clients     {} ms", list(&self.failover_client_ms))?;
         writeln!(out, "  kill to live        {} ms", list(&self.failover_protocol_ms))?;
         writeln!(out, "  protected again     {} ms", list(&self.protected_again_ms))?;
+        if let Some(Spread { median, max, .. }) = Spread::of(&self.protected_again_ms) {
+            writeln!(out, "                      p50 {median:.1} ms, max {max:.1} ms")?;
+        }
         writeln!(out, "operations            {} ({:.0} a second)", self.ops, self.ops_per_s)?;
         writeln!(out, "log                   {} bytes, {:.3} Mbit/s", self.log_bytes, self.log_mbit_s)?;
         for story in &self.stories {

@@ -51,6 +51,8 @@ pub struct AgentsConfig {
     pub arbiter: PathBuf,
     /// Networks of the hosts' own; `None`: all are on this machine's loopback.
     pub wires: Option<Wires>,
+    /// Where the first copy's log is recorded, until it ends.
+    pub record: Option<PathBuf>,
     /// Closed when nothing is to be waited for any more.
     pub stop: Receiver<()>,
 }
@@ -71,6 +73,7 @@ impl AgentsConfig {
             capacity: Capacity { memory_mib: 64, vms: 2 },
             arbiter: "arbiter".into(),
             wires: None,
+            record: None,
             stop: never(),
         }
     }

@@ -124,8 +124,17 @@ pub struct Snapshot {
     pub tick: u64,
     /// How far the secondary is behind, in microseconds.
     pub lag_us: u64,
+    /// How fast the machine may run, in thousandths.
+    #[serde(default)]
+    pub pace: u16,
     /// Bytes of log that the links have carried.
     pub log_bytes: u64,
+    /// Bytes of state made for a joining secondary, in the transfer under way or the last one.
+    #[serde(default)]
+    pub state_bytes: u64,
+    /// The longest time for which the machine stood still in it, in microseconds.
+    #[serde(default)]
+    pub state_stop_us: u64,
     /// Why it is over.
     pub why: Option<String>,
 }
@@ -163,16 +172,29 @@ impl Snapshot {
                     self.why = Some(guest.to_string());
                 }
             }
-            Report::Status { term, live, protected, tick, lag_us, log_bytes, .. } => {
+            Report::Status {
+                term,
+                live,
+                protected,
+                tick,
+                lag_us,
+                pace,
+                log_bytes,
+                state_bytes,
+                state_stop_us,
+                ..
+            } => {
                 self.term = *term;
                 // A report that was dropped is made up for; a copy that is over stays so.
                 if *live && self.role != Role::Over {
                     self.role = Role::Live;
                 }
                 self.protected = *protected;
-                (self.tick, self.lag_us, self.log_bytes) = (*tick, *lag_us, *log_bytes);
+                (self.tick, self.lag_us, self.pace, self.log_bytes) = (*tick, *lag_us, *pace, *log_bytes);
+                (self.state_bytes, self.state_stop_us) = (*state_bytes, *state_stop_us);
             }
             Report::Notice { .. }
+            | Report::Seeding { .. }
             | Report::HandoverFailed { .. }
             | Report::Console { .. }
             | Report::RecordingFailed { .. } => {}

@@ -2,7 +2,6 @@
 //!
 //! Invariant: a pair is one only while both copies have said so within [`FRESH`]. A copy that is stopped, or dead, says nothing.
 
-use super::faults::Place;
 use super::witness::{Heard, Said};
 use crate::vm::control::{Role, Snapshot};
 use crate::vm::report::Report;
@@ -16,31 +15,42 @@ const FRESH: Duration = Duration::from_millis(400);
 /// claimed.
 const SETTLED: Duration = Duration::from_secs(1);
 
-struct Copy {
-    pid: u32,
-    stands: Snapshot,
+/// A copy, as far as it is known.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// Its process.
+    pub pid: u32,
+    /// How it stands.
+    pub stands: Snapshot,
     /// When it last said how it stands.
     heard: Option<Instant>,
 }
 
-/// The picture.
+impl Copy {
+    /// One that has just been seen.
+    pub fn new(pid: u32, stands: Snapshot) -> Self {
+        Self { pid, stands, heard: None }
+    }
+}
+
+/// The picture: what was heard is taken in, and from time to time somebody looks.
 #[derive(Default)]
-pub(super) struct Picture {
+pub struct Picture {
     copies: BTreeMap<u64, Copy>,
     pair_since: Option<((u64, u64), Instant)>,
     /// How often two copies came into step.
-    pub(super) pairs: u64,
+    pub pairs: u64,
     /// How often another copy went live since.
-    pub(super) failovers: u64,
+    pub failovers: u64,
 }
 
 impl Picture {
-    pub(super) fn take_in(&mut self, heard: &Heard) {
+    /// Takes in what was heard.
+    pub fn take_in(&mut self, heard: &Heard) {
         let &Heard { at, host, pid, ref what } = heard;
         match what {
             Said::Stands(stands) => {
-                let copy = Copy { pid, stands: (**stands).clone(), heard: None };
-                self.copies.insert(host, copy);
+                self.copies.insert(host, Copy::new(pid, (**stands).clone()));
             }
             Said::Reports(report) => {
                 let goes_live = matches!(report, Report::Live { .. });
@@ -61,7 +71,7 @@ impl Picture {
     }
 
     /// Brings up to date since when there has been a pair.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub fn look(&mut self, now: Instant) {
         let pair = self.find_pair(now);
         if pair != self.pair_since.map(|(pair, _)| pair) {
             self.pairs += u64::from(pair.is_some());
@@ -87,35 +97,28 @@ impl Picture {
     }
 
     /// The hosts of the live copy and of the other, if they are in step.
-    pub(super) fn pair(&self) -> Option<(u64, u64)> {
+    pub fn pair(&self) -> Option<(u64, u64)> {
         self.pair_since.map(|(pair, _)| pair)
     }
 
     /// Whether they have been in step for a while, and since `quiet` at the latest.
-    pub(super) fn is_settled(&self, quiet: Option<Instant>, now: Instant) -> bool {
+    pub fn is_settled(&self, quiet: Option<Instant>, now: Instant) -> bool {
         let since = self.pair_since.map(|(_, since)| quiet.map_or(since, |quiet| quiet.max(since)));
         since.is_some_and(|since| now.saturating_duration_since(since) >= SETTLED)
     }
 
-    /// The host at a place, if the picture is clear; of several spare ones the one after the secondary.
-    pub(super) fn host_at(&self, place: Place, hosts: u64) -> Option<u64> {
-        let (live, other) = self.pair()?;
-        match place {
-            Place::Primary => Some(live),
-            Place::Secondary => Some(other),
-            Place::Spare => {
-                (0..hosts).map(|n| (other + n) % hosts + 1).find(|host| ![live, other].contains(host))
-            }
-        }
+    /// The copy on a host, if there is one.
+    pub fn copy(&self, host: u64) -> Option<&Copy> {
+        self.copies.get(&host)
     }
 
     /// Whether nobody says anything any more.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.copies.is_empty()
     }
 
     /// The only live copy's host and process; `None` if there is none, or more than one.
-    pub(super) fn live(&self) -> Option<(u64, u32)> {
+    pub fn live(&self) -> Option<(u64, u32)> {
         let mut live = self.copies.iter().filter(|(_, copy)| copy.stands.role == Role::Live);
         let (host, copy) = live.next()?;
         live.next().is_none().then_some((*host, copy.pid))
@@ -125,10 +128,13 @@ impl Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::Status;
+    use crate::vm::transfers::Transfers;
+    use ft_core::units::Term;
 
     fn status(host: u64, at: Instant, live: bool, protected: bool) -> Heard {
-        let (term, tick, lag_us, pace, log_bytes, log_records) = (3, 0, 0, 1000, 0, 0);
-        let report = Report::Status { term, live, protected, tick, lag_us, pace, log_bytes, log_records };
+        let status = Status { term: Term(3), live, protected, ..Status::default() };
+        let report = Report::status(&status, &Transfers::default());
         Heard { at, host, pid: host as u32, what: Said::Reports(report) }
     }
 
@@ -171,15 +177,5 @@ mod tests {
         assert_eq!(picture.live(), Some((2, 2)));
         picture.take_in(&Heard { at: t0, host: 2, pid: 2, what: Said::Gone });
         assert_eq!(picture.live(), None);
-    }
-
-    #[test]
-    fn places_are_found_by_what_hosts_have() {
-        let now = Instant::now();
-        let picture = Picture { pair_since: Some(((3, 1), now)), ..Picture::default() };
-        let at = |hosts| [Place::Primary, Place::Secondary, Place::Spare].map(|p| picture.host_at(p, hosts));
-        assert_eq!(at(3), [Some(3), Some(1), Some(2)]);
-        let picture = Picture { pair_since: Some(((2, 1), now)), ..Picture::default() };
-        assert_eq!(picture.host_at(Place::Spare, 2), None);
     }
 }

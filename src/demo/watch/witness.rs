@@ -2,7 +2,8 @@
 //!
 //! Invariant: what a process has written is heard, also when it was killed right after: the kernel keeps what is in the socket.
 
-use super::config::ChaosError;
+use crate::demo::config::HostsError;
+use crate::demo::hosts::io_error;
 use crate::vm::control::{Line, Snapshot};
 use crate::vm::report::Report;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -20,32 +21,40 @@ const LEND_AN_EAR: Duration = Duration::from_millis(100);
 
 /// Something that was heard.
 #[derive(Clone, Debug)]
-pub(super) struct Heard {
-    pub(super) at: Instant,
-    pub(super) host: u64,
+pub struct Heard {
+    /// When.
+    pub at: Instant,
+    /// On which host.
+    pub host: u64,
     /// The process.
-    pub(super) pid: u32,
-    pub(super) what: Said,
+    pub pid: u32,
+    /// What.
+    pub what: Said,
 }
 
+/// What a process says.
 #[derive(Clone, Debug)]
-pub(super) enum Said {
+pub enum Said {
     /// How it stood when it was first heard.
     Stands(Box<Snapshot>),
+    /// Something happened, or how it stands now.
     Reports(Report),
     /// The process is gone.
     Gone,
 }
 
 /// The witness of one host. Dropping it ends it.
-pub(super) struct Witness {
+pub struct Witness {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Witness {
     /// Listens at a host's `socket`, to one process after another.
-    pub(super) fn start(host: u64, socket: PathBuf, out: Sender<Heard>) -> Result<Self, ChaosError> {
+    ///
+    /// # Errors
+    /// [`HostsError::Io`].
+    pub fn start(host: u64, socket: PathBuf, out: Sender<Heard>) -> Result<Self, HostsError> {
         let (stop, stopped) = crossbeam::channel::bounded(0);
         let listen = move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK_EVERY) {
@@ -53,7 +62,7 @@ impl Witness {
             }
         };
         let thread = std::thread::Builder::new().name(format!("witness-{host}")).spawn(listen);
-        let thread = thread.map_err(ChaosError::io("start a thread"))?;
+        let thread = thread.map_err(|source| io_error("start a thread", source))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
