@@ -43,8 +43,7 @@ fn a_build_that_makes_another_machine_is_no_partner_and_says_so() {
     cluster.kill_agent(secondary);
     cluster.kill_vm(secondary);
     let own = ft::stamp::machine();
-    let words =
-        format!("host-{third}: machine version differs: the primary has {own}, the secondary {own}+acme1");
+    let words = format!(r#"incompatible: machine version is "{own}+acme1", and the VM needs "{own}""#);
     cluster.wait_until("a VM for which there is no second host", |cluster| {
         let why = cluster.ft(live, &["status", "--why", VM]);
         why.contains("no host fits") && why.contains(&words)
