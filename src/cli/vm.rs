@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// What all three have in common.
 #[derive(clap::Args)]
 struct Common {
-    /// The VM's file (docs/operating.md)
+    /// The VM's file (docs/operations.md)
     #[arg(value_name = "VM.toml")]
     file: PathBuf,
     /// Record the log of this copy, while it is live, to a file that `ft replay` takes [default for `ft primary`: $FT_RECORD]

@@ -266,7 +266,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// docs/operating.md promises it.
+    /// docs/operations.md promises it.
     #[test]
     fn what_the_guest_did_is_said_in_json_and_in_words() {
         for (cause, goes_on, json, text) in [
